@@ -1,0 +1,84 @@
+# The two commands of the README are `make book` and `make test`; `make help` lists the rest.
+VENV ?= .venv
+PYTHON ?= python3
+TORCH_INDEX ?=
+PORT ?= 8000
+JOBS ?= 2
+BIN = $(VENV)/bin
+SITE = _build/html
+PAGES = chapters appendix
+# one BLAS thread a process: notebooks and tests run side by side
+export OMP_NUM_THREADS = 1
+export MKL_NUM_THREADS = 1
+export OPENBLAS_NUM_THREADS = 1
+
+.PHONY: help book site serve test quick test-all lint unit notebooks browser colab oldest fuzz bench freeze clean
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.installed: requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + " (choose one with PYTHON=...)")'
+	@echo "== environment in $(VENV) (once; about 2 GB on disk)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c constraints.txt $$(grep '^torch==' requirements.txt)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt -c constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps -e .
+	@touch $@
+
+book: $(VENV)/.installed site  ## execute the notebooks, build the site
+	@echo "== the book is built: open $(CURDIR)/$(SITE)/index.html, or run 'make serve'"
+
+site: $(VENV)/.installed
+	@echo "== notebooks (side by side, into the cache)"
+	$(BIN)/python tools/execute_notebooks.py --jobs $(JOBS)
+	@echo "== site (warnings are errors)"
+	$(BIN)/jupyter-book build . -W --keep-going -q
+
+serve: book  ## show the book on localhost
+	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory $(SITE)
+
+test: $(VENV)/.installed lint unit notebooks site browser  ## everything that a change must pass
+
+quick: $(VENV)/.installed lint  ## the part of the tests that takes under a minute
+	$(BIN)/python -m pytest -q tests --ignore=tests/parity --ignore=tests/site -n $(JOBS)
+
+test-all: test colab oldest fuzz  ## also what is too long for every change
+
+lint: $(VENV)/.installed
+	@echo "== lint"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tools/clean_notebooks.py --check $(PAGES)
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet .github/workflows
+
+unit: $(VENV)/.installed
+	@echo "== unit and parity tests"
+	$(BIN)/python -m pytest -q tests --ignore=tests/site -n $(JOBS)
+
+notebooks: $(VENV)/.installed
+	@echo "== every notebook executes (nbval)"
+	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -n $(JOBS) $(PAGES)
+
+browser: $(VENV)/.installed
+	@echo "== the built site in a real browser"
+	$(BIN)/python -m pytest -q -rs tests/site
+
+colab: $(VENV)/.installed  ## the notebooks under Colab's package versions
+	$(BIN)/python -m tests.environments.run colab
+
+oldest: $(VENV)/.installed  ## the tests under the lower bounds of pyproject.toml
+	$(BIN)/python -m tests.environments.run oldest
+
+fuzz: $(VENV)/.installed  ## the hypothesis tests with many more examples
+	$(BIN)/python -m pytest -q tests/adapters tests/theory tests/book --hypothesis-profile long -n $(JOBS)
+
+bench: $(VENV)/.installed site  ## ratios against peers, slider speed, page weight
+	$(BIN)/python -m benchmarks
+
+freeze: $(VENV)/.installed  ## write constraints.txt anew from the environment
+	{ head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | grep -vi -E '^(torch==|lora)'; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean:  ## remove what was built (the environment stays)
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,64 @@
+r"""The Sphinx extension of the course: what the book's pages need beyond Jupyter Book's own settings.
+
+It tells kernels that a book is being built, keys the notebook cache, adds our style and script, makes warnings
+errors, points the Colab button to the published branch, repairs what the theme leaves inaccessible, and stops a
+build whose pages would ask another host for anything.
+"""
+
+import os
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+
+from .cache import book_environment, cache_key, cache_path
+from .pages import external_resources, repair
+
+STATIC = Path(__file__).parent / "static"
+PUBLISHED = "published"  # the branch that tools/set_repository.py and the publishing workflow write
+
+
+def _prepare(app: Sphinx, config) -> None:
+    os.environ.update(book_environment())
+    root = Path(app.confdir)
+    config.nb_execution_cache_path = str(cache_path(root))
+    config.lora_course_key = cache_key(root)  # rebuild="env": a changed package re-reads every page
+    config.html_static_path.append(str(STATIC))
+    app.warningiserror = app.keep_going = True  # also for plain `jupyter-book build .`
+
+
+def _colab_from_published(app, pagename, templatename, context, doctree) -> None:
+    branch = app.config.html_theme_options.get("repository_branch", "main")
+    for group in context.get("header_buttons", []):
+        for button in group.get("buttons", []):
+            if "colab.research.google.com" in button.get("url", ""):
+                button["url"] = button["url"].replace(f"/blob/{branch}/", f"/blob/{PUBLISHED}/")
+
+
+def _finish(app: Sphinx, exception) -> None:
+    if exception or app.builder.format != "html":
+        return
+    problems = []
+    for page in sorted(Path(app.outdir).rglob("*.html")):
+        if "_static" in page.parts:
+            continue
+        text = page.read_text("utf8")
+        repaired = repair(text)
+        if repaired != text:
+            page.write_text(repaired, "utf8")
+        problems += [f"{page.relative_to(app.outdir)}: {url}" for url in external_resources(repaired)]
+    if problems:
+        raise ExtensionError("pages would load from other hosts:\n  " + "\n  ".join(problems))
+
+
+def setup(app: Sphinx) -> dict:
+    r"""Register the extension (called by Sphinx)."""
+    app.add_config_value("lora_course_key", "", "env")
+    app.connect("config-inited", _prepare)
+    app.connect("html-page-context", _colab_from_published, priority=600)
+    app.connect("build-finished", _finish)
+    for name in sorted(STATIC.glob("*.css")):
+        app.add_css_file(name.name, priority=900)
+    for name in sorted(STATIC.glob("*.js")):
+        app.add_js_file(name.name, loading_method="defer")
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

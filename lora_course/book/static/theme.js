@@ -1,0 +1,34 @@
+// What the stock theme leaves out of a keyboard's reach, and what it does wrong on pages opened from a file.
+"use strict";
+
+(() => {
+  // the search page reads every hit for an excerpt, which a browser forbids (with errors) on file:// pages
+  if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined") {
+    DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+  }
+
+  // a formula that scrolls can be reached by Tab, one that does not is no stop on the way
+  const formulas = () => {
+    for (const formula of document.querySelectorAll(".bd-article .math > mjx-container")) {
+      formula.classList.remove("lc-scrolls");
+      const line = formula.parentElement.matches("span") && formula.closest("p, li, td, th, dd, summary, div");
+      const scrolls = line
+        ? formula.getBoundingClientRect().width > line.clientWidth + 1
+        : formula.scrollWidth > formula.clientWidth + 1;
+      formula.classList.toggle("lc-scrolls", scrolls);
+      if (scrolls) formula.tabIndex = 0;
+      else formula.removeAttribute("tabindex");
+    }
+  };
+  let waiting = 0;
+  const later = () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(formulas, 100);
+  };
+  window.addEventListener("load", () => {
+    const ready = window.MathJax?.startup?.promise ?? Promise.resolve();
+    ready.then(formulas);
+    window.addEventListener("resize", later);
+    document.addEventListener("toggle", later, true);
+  });
+})();

@@ -1,0 +1,116 @@
+r"""Fixtures of the browser tests. They read _build/html (`make book` first) with a Chromium of this machine."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:  # `pytest` alone, unlike `python -m pytest`, leaves the root out
+    sys.path.insert(0, str(ROOT))
+
+from tests.site.browser import (  # noqa: E402
+    LEAST_CONTRAST,
+    SITE,
+    Setting,
+    Visitor,
+    find_browser,
+    findings,
+    pages,
+    served,
+    started,
+)
+from tests.site.notebooks import explores_of  # noqa: E402
+
+BUILT = (SITE / "index.html").is_file()
+HOW_TO_GET_ONE = (
+    "no browser found, so the built site was not tested. Debian: apt-get install chromium; elsewhere install "
+    "Chromium or Chrome, or set CHROMIUM to its path"
+)
+
+
+def explore_pages() -> list[str]:
+    r"""Pages that hold a slider figure."""
+    return [p for p in (pages() if BUILT else []) if 'class="lc-explore' in (SITE / p).read_text("utf8")]
+
+
+def pytest_generate_tests(metafunc):
+    if "page_path" in metafunc.fixturenames:
+        metafunc.parametrize("page_path", pages() if BUILT else ["(no site)"])
+    if "explore_page" in metafunc.fixturenames:
+        metafunc.parametrize("explore_page", explore_pages() if BUILT else ["(no site)"])
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.site)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if find_browser() is None:
+        if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+            pytest.fail(HOW_TO_GET_ONE, pytrace=False)
+        pytest.skip(HOW_TO_GET_ONE)
+    with started() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def site():
+    if not BUILT:
+        pytest.fail(f"{SITE} holds no site: run make book first", pytrace=False)
+    return SITE
+
+
+@pytest.fixture(scope="session")
+def visitor(browser, site):
+    with served(site) as address:
+        yield Visitor(browser, address, site)
+
+
+@pytest.fixture(scope="session")
+def explores(site):
+    r"""`explores(page)`: the Explore objects of the page's notebook, made anew in this process, by figure id."""
+    done = {}
+
+    def of(page):
+        if page not in done:
+            done[page] = explores_of((ROOT / page).with_suffix(".ipynb"))
+        return done[page]
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def measured(visitor):
+    r"""`measured(page, setting)`: what one first visit showed, as a dictionary, so that tests share it."""
+    done = {}
+
+    def of(page, setting=Setting()):  # noqa: B008
+        if (page, setting) not in done:
+            with visitor.open(page, setting, first=True) as visit:
+                seen = {name: visit.probe(name) for name in ("formulas", "sideways", "wordless")}
+                if setting.transport == "http":
+                    seen["contrast"] = contrast(visit)
+                    visit.probe("unfolded")
+                    seen["unreachable"] = visit.probe("unreachable")
+                    seen["axe"] = findings(visit.page)
+            done[page, setting] = seen | {k: getattr(visit, k) for k in ("requests", "failed", "console")}
+        return done[page, setting]
+
+    return of
+
+
+def contrast(visit) -> dict:
+    r"""Text of low contrast in figures, with every slider at its start, first and last position."""
+    looked_at = visit.probe("contrast", ".lc-figure, .lc-explore", LEAST_CONTRAST)
+    for end in ("Home", "End"):
+        for slider in visit.page.locator(".lc-explore input[type=range]").all():
+            slider.press(end)
+        if visit.page.locator(".lc-explore").count():
+            more = visit.probe("contrast", ".lc-explore", LEAST_CONTRAST)
+            looked_at["low"] += [f"sliders at {end}: {line}" for line in more["low"]]
+    return looked_at

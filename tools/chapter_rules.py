@@ -1,0 +1,102 @@
+r"""What the pages of the book may hold: claims settled in their homes, figures with words, nothing fetched.
+
+The rules read code with ``ast`` and run nothing; see claim_rules.py for the values that claims get.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+from claim_rules import called, parse_cell, settling_call
+from notebook_rules import Problem
+
+_CITATION = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
+_HOST = r"(?:https?:)?//"
+_FOREIGN = {
+    "an external image": rf"!\[[^\]]*\]\(\s*<?{_HOST}|<img\b[^>]*\bsrc\s*=\s*[\"']?{_HOST}"
+    rf"|^\s*(?:```|:::+)\{{(?:image|figure)\}}\s+{_HOST}|^\[[^\]]+\]:\s*{_HOST}\S+\.(?:png|jpe?g|gif|svg|webp)",
+    "a script": r"<script\b",
+    "an embedded page or object": r"<(?:iframe|object|embed|video|audio|link)\b",
+    "an external style": rf"@import|url\(\s*[\"']?{_HOST}",
+}
+
+
+def home_problems(claims, uses, root):
+    r"""Claims without a home, or settled elsewhere, twice or nowhere; derivations without their test."""
+    for id, entry in claims.items():
+        home, where = f"{entry.home}.ipynb", [use for use in uses if use.id == id]
+        if not (Path(root) / home).is_file():
+            yield Problem("claims.yml", "", f"claim {id}: its home {home} does not exist")
+        for use in where:
+            if use.file != home:
+                yield Problem(use.file, use.cell, f"claim {id} has its home in {home}")
+        count = sum(use.file == home for use in where)
+        if count != 1:
+            what = f"claim {id} must be settled here once, {settling_call(entry)}, not {count} times"
+            yield Problem(home, "", what)
+        if entry.settled == "derivation" and not test_exists(root, entry.test):
+            yield Problem("claims.yml", "", f"claim {id}: there is no test {entry.test}")
+
+
+def test_exists(root, test):
+    r"""Whether "file.py::name" or "file.py::Class::name" is defined under ``root``."""
+    file, *names = test.split("::")
+    path = Path(root) / file
+    body = ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []
+    for name in names:
+        body = next((n.body for n in body if getattr(n, "name", None) == name), [])
+    return bool(body)
+
+
+test_exists.__test__ = False  # for pytest, which takes every test_ for its own
+
+
+def word_problems(notebook):
+    r"""figure() and explore() calls without a sentence of alt text."""
+    for name, _, source in notebook.cells("code"):
+        try:
+            nodes = list(ast.walk(parse_cell(source)))
+        except SyntaxError:
+            continue  # claim_problems reports it
+        for node in nodes:
+            if not isinstance(node, ast.Call) or called(node) not in ("figure", "explore"):
+                continue
+            if isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") != "book":
+                continue  # plt.figure and the like
+            alt = next((keyword.value for keyword in node.keywords if keyword.arg == "alt"), None)
+            if alt is None or (isinstance(alt, ast.Constant) and not str(alt.value or "").strip()):
+                yield Problem(
+                    notebook.file,
+                    name,
+                    f"{called(node)}(...) needs alt=, a sentence for those who cannot see it",
+                )
+
+
+def page_problems(notebook, bibliography):
+    r"""Citations that are not in ``bibliography`` (a set of keys); pictures, scripts, styles of others."""
+    for name, _, source in notebook.cells("markdown"):
+        for key in (key.strip() for keys in _CITATION.findall(source) for key in keys.split(",")):
+            if key not in bibliography:
+                yield Problem(notebook.file, name, f"references.bib has no entry {key!r}")
+        for what, pattern in _FOREIGN.items():
+            if re.search(pattern, source, re.IGNORECASE | re.MULTILINE):
+                yield Problem(
+                    notebook.file, name, f"has {what}: pages must not fetch or run anything of others"
+                )
+
+
+def bibliography_keys(root):
+    r"""The keys of references.bib; empty if there is no such file."""
+    path = Path(root) / "references.bib"
+    return (
+        set(re.findall(r"^@\w+\{\s*([^,\s]+)", path.read_text("utf-8"), re.MULTILINE))
+        if path.is_file()
+        else set()
+    )
+
+
+def source_problems(claims, bibliography):
+    r"""Claims settled by a source that is not in the bibliography."""
+    for id, entry in claims.items():
+        if entry.settled == "source" and entry.citation not in bibliography:
+            yield Problem("claims.yml", "", f"claim {id}: references.bib has no entry {entry.citation!r}")

@@ -1,0 +1,97 @@
+"""Execute the book's notebooks side by side into the notebook cache, from which the site is then built.
+
+    python tools/execute_notebooks.py [--jobs N]
+
+Notebooks already in the cache (same code, same package, same pins) are not run again. Prints a line a notebook;
+on an error prints the notebook, the cell, its source and the traceback, and exits with 1.
+"""
+
+import argparse
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import nbformat
+import yaml
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from jupyter_cache.executors.utils import single_nb_execution
+
+from lora_course.book.cache import book_environment, cache_path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def notebooks_of_toc(root: Path) -> list[Path]:
+    """All notebooks that `_toc.yml` names, in its order."""
+
+    def files(node):
+        if isinstance(node, dict):
+            yield from ([node["file"]] if "file" in node else [])
+            node = list(node.values())
+        if isinstance(node, list):
+            for child in node:
+                yield from files(child)
+
+    named = files(yaml.safe_load((root / "_toc.yml").read_text("utf8")))
+    return [p for p in (root / f"{name}.ipynb" for name in named) if p.is_file()]
+
+
+def execute(path: Path, timeout: int):
+    """Run one notebook in its own kernel; return (notebook with outputs, result)."""
+    notebook = nbformat.read(path, as_version=4)
+    result = single_nb_execution(notebook, cwd=str(path.parent), timeout=timeout, allow_errors=False)
+    return notebook, result
+
+
+def failing_cell(notebook) -> str:
+    """Name and source of the cell that raised."""
+    for number, cell in enumerate(notebook.cells):
+        if any(out.output_type == "error" for out in cell.get("outputs", [])):
+            return f"cell {cell.get('id', number)!r} (number {number}):\n{cell.source}"
+    return "cell unknown (the kernel died or timed out)"
+
+
+def main() -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="notebooks at once (default: cores)")
+    parser.add_argument("--timeout", type=int, default=120, help="seconds a cell may take (default: 120)")
+    args = parser.parse_args()
+    if args.jobs < 1:
+        parser.error(f"--jobs is {args.jobs}; it must be at least 1")
+    os.environ.update(book_environment())
+
+    cache = get_cache(cache_path(ROOT))
+    todo = []
+    for path in notebooks_of_toc(ROOT):
+        try:
+            cache.match_cache_notebook(nbformat.read(path, as_version=4))
+            print(f"  cached   {path.relative_to(ROOT)}", flush=True)
+        except KeyError:
+            todo.append(path)
+    failures, start = [], time.perf_counter()
+    with ProcessPoolExecutor(min(args.jobs, max(len(todo), 1))) as pool:
+        runs = {pool.submit(execute, path, args.timeout): path for path in todo}
+        for done, run in enumerate(as_completed(runs), 1):
+            path = runs[run]
+            notebook, result = run.result()
+            state = "FAILED  " if result.err else "executed"
+            print(f"  {state} {path.relative_to(ROOT)}  {result.time or 0:5.1f} s  [{done}/{len(todo)}]", flush=True)
+            if result.err:
+                failures.append((path, notebook, result))
+                continue
+            record = cache.add_nb_to_project(str(path))
+            bundle = CacheBundleIn(notebook, record.uri, data={"execution_seconds": result.time})
+            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+    for path, notebook, result in failures:
+        print(f"\n{path.relative_to(ROOT)}, {failing_cell(notebook)}\n{result.exc_string}", file=sys.stderr)
+    if todo and not failures:
+        print(f"  {len(todo)} notebook(s) in {time.perf_counter() - start:.0f} s")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
