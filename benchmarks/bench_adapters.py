@@ -144,7 +144,10 @@ def injection_ratio(r=8, pairs=7):
 def import_seconds(runs=5):
     """Seconds of ``import lora_course.adapters`` after ``import torch``, in fresh interpreters."""
     code = "import torch, time; t = time.perf_counter(); import lora_course.adapters; print(time.perf_counter() - t)"
-    times = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(runs)]
+    times = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(runs)
+    ]
     return statistics.median(float(done.stdout) for done in times)
 
 
@@ -154,7 +157,12 @@ def run():
     torch.set_num_threads(1)
     try:
         return [
-            ("training step", training_step_ratio(), 0.85, "4-layer transformer, width 256, r = 8 on all linears, / PEFT"),
+            (
+                "training step",
+                training_step_ratio(),
+                0.85,
+                "4-layer transformer, width 256, r = 8 on all linears, / PEFT",
+            ),
             ("layer r=8", layer_ratio(8), 0.92, "1024 x 1024, 512 tokens, forward + backward, / PEFT"),
             ("layer r=64", layer_ratio(64), 1.03, "1024 x 1024, 512 tokens, forward + backward, / PEFT"),
             ("injection", injection_ratio(), 0.10, "112 layers of Qwen3-0.6B's shapes, / get_peft_model"),

@@ -4,19 +4,39 @@ from .checks import checker
 from .claims import claim
 from .explore import explore
 from .figure import figure
-from .style import BLUE, FAINT, GRAY, GREEN, INK, ORANGE, PURPLE, RED, canvas
+from .style import (
+    BLUE,
+    DIVERGING,
+    FAINT,
+    GRAY,
+    GREEN,
+    HEAT,
+    INK,
+    ORANGE,
+    PAPER,
+    PURPLE,
+    RED,
+    canvas,
+    ink_on,
+    stroke,
+)
 
 __all__ = [
     "figure",
     "canvas",
+    "stroke",
     "INK",
     "FAINT",
+    "PAPER",
     "BLUE",
     "ORANGE",
     "GREEN",
     "RED",
     "PURPLE",
     "GRAY",
+    "HEAT",
+    "DIVERGING",
+    "ink_on",
     "explore",
     "claim",
     "checker",

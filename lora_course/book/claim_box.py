@@ -60,10 +60,11 @@ class ClaimBox:
         for kind, label, text in self._lines():
             label = f"<strong>{label}:</strong> " if label else ""
             text = f"<em>{escape(text)}</em>" if kind == "says" else escape(text)
+            if kind == "how" and c.relation:
+                text = text.replace(escape(c.relation.text), f"<code>{escape(c.relation.text)}</code>")
             parts.append(f'<p class="lc-claim-{kind}">{label}{text}</p>')
         rows = [
-            f"<div><dt>{escape(c.measured[name])} (<code>{escape(name)}</code>)</dt>"
-            f"<dd>{in_digits(value)}</dd></div>"
+            f"<div><dt>{escape(c.measured[name])} (<code>{escape(name)}</code>)</dt><dd>{in_digits(value)}</dd></div>"
             for name, value in self.values.items()
         ]
         if rows:

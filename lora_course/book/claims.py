@@ -135,9 +135,7 @@ class Claim:
             value = value if isinstance(value, (bool, int)) else _real(value)
         except (TypeError, ValueError, RuntimeError):
             kind = type(value).__name__
-            raise TypeError(
-                f"claim {self.id}: {name} must be one real number, got {kind} {value!r}"
-            ) from None
+            raise TypeError(f"claim {self.id}: {name} must be one real number, got {kind} {value!r}") from None
         if not math.isfinite(value):
             raise ValueError(f"claim {self.id}: {name} must be finite, got {value!r}")
         return value
@@ -181,9 +179,7 @@ def _entry(raw):
     for name in sorted(wanted):
         mapping = name in ("measured", "counterexample")
         if not isinstance(raw[name], dict if mapping else str) or not raw[name]:
-            raise ValueError(
-                f"{where}: {name} must be {'a mapping' if mapping else 'text'}, got {raw[name]!r}"
-            )
+            raise ValueError(f"{where}: {name} must be {'a mapping' if mapping else 'text'}, got {raw[name]!r}")
     fields = {name: " ".join(v.split()) if isinstance(v, str) else v for name, v in raw.items()}
     if settled == "cell":
         try:

@@ -5,14 +5,14 @@ a frame is the SVG that `draw(**point)` gives; words are the sentence that says 
 Frames are numbered row-major over the axes in their given order.
 """
 
-import inspect
 import itertools
 import json
 import math
-import traceback
 from html import escape
 
-from .figure import in_book_build, pictures, sentence, style_tag
+from .figure import in_book_build, pictures, sentence
+from .grid import check_signature, checked_axis, failure, named, texts
+from .live import live
 
 MOST_FRAMES = 64
 SYMBOLS = {"r": "rank r", "alpha": "α"}
@@ -36,21 +36,21 @@ def explore(draw, *, alt, caption, start=None, labels=None, **axes):
 
 
 class Explore:
-    """A picture with sliders; made by `explore`."""
+    r"""A picture with sliders; made by `explore`."""
 
     def __init__(self, draw, axes, *, alt, caption, start=None, labels=None):
         if not callable(draw):
             raise TypeError(f"draw={draw!r} must be a function that returns a figure")
         if not axes:
             raise ValueError("explore needs at least one axis of values, for example r=[1, 2, 4, 8]")
-        self.axes = {name: _checked_axis(name, values) for name, values in axes.items()}
+        self.axes = {name: checked_axis(name, values) for name, values in axes.items()}
         count = math.prod(map(len, self.axes.values()))
         if count > MOST_FRAMES:
             sizes = " × ".join(f"{len(values)} ({name})" for name, values in self.axes.items())
             raise ValueError(f"{sizes} make {count} frames, more than {MOST_FRAMES}: a page must stay small")
         self.start = {name: values[len(values) // 2] for name, values in self.axes.items()}
         self.start = self._point(start or {}, "start")
-        _check_signature(draw, self.start)
+        check_signature(draw, self.start)
         self.alt = alt if callable(alt) else sentence(alt)
         if not isinstance(caption, str) or not caption.strip():
             raise ValueError(f"caption={caption!r} must be text")
@@ -70,7 +70,7 @@ class Explore:
 
     def __repr__(self):
         axes = ", ".join(f"{name} in {list(values)}" for name, values in self.axes.items())
-        return f"<explore {self.id.removeprefix('explore-')}: {axes}; starts at {_named(self.start)}>"
+        return f"<explore {self.id.removeprefix('explore-')}: {axes}; starts at {named(self.start)}>"
 
     def grid(self):
         r"""Iterate over all points, row-major, as dictionaries {axis: value}."""
@@ -88,7 +88,7 @@ class Explore:
             try:
                 self._frames[key] = pictures(self.draw(**point), "what draw returns")
             except Exception as error:
-                raise RuntimeError(_failure("draw", self.draw, point, error)) from error
+                raise RuntimeError(failure("draw", self.draw, point, error)) from error
         return self._frames[key]
 
     def words(self, **point):
@@ -101,7 +101,7 @@ class Explore:
             try:
                 self._words[key] = sentence(self.alt(**point), "what alt returns")
             except Exception as error:
-                raise RuntimeError(_failure("alt", self.alt, point, error)) from error
+                raise RuntimeError(failure("alt", self.alt, point, error)) from error
         return self._words[key]
 
     def html(self):
@@ -113,7 +113,7 @@ class Explore:
         sliders = "".join(self._slider(name) for name in self.axes)
         longest = max(map(len, data["say"]))  # room for it, so that the page below does not jump
         return (
-            f'<figure class="lc-explore" id="{escape(self.id)}">{self._stage(self.start)}'
+            f'<figure class="lc-explore" id="{escape(self.id)}">{self.stage(self.start)}'
             f'<div class="lc-controls" role="group" aria-label="Sliders of the picture" hidden>{sliders}'
             '<button type="button" class="lc-reset">Reset</button></div>'
             f'<p class="lc-say" aria-live="polite" style="--lc-lines:{longest // 75 + 1};'
@@ -128,7 +128,7 @@ class Explore:
     def widget(self):
         r"""The live picture: an ipywidgets box of picture, sliders and reset button, made once."""
         if self._widget is None:
-            self._widget = self._live()
+            self._widget = live(self)
         return self._widget
 
     def _ipython_display_(self):
@@ -139,62 +139,28 @@ class Explore:
         else:
             display(self.widget)
 
-    def _live(self):
-        import ipywidgets
-
-        sliders = {
-            name: ipywidgets.SelectionSlider(
-                options=list(zip(_texts(values), values, strict=True)),
-                value=self.start[name],
-                description=self.labels[name],
-                style={"description_width": "initial"},
-            )
-            for name, values in self.axes.items()
-        }
-        picture = ipywidgets.HTML()
-        button = ipywidgets.Button(description="Reset")
-
-        def show(_=None):
-            point = {name: slider.value for name, slider in sliders.items()}
-            try:
-                words = escape(self.words(**point), quote=False)
-                block = f'{self._stage(point)}<p class="lc-say" aria-live="polite">{words}</p>'
-            except RuntimeError as error:
-                block = f'<pre class="lc-error" role="alert">{escape(str(error), quote=False)}</pre>'
-            caption = f"<figcaption>{escape(self.caption, quote=False)}</figcaption>"
-            picture.value = f'{style_tag()}<figure class="lc-explore">{block}{caption}</figure>'
-
-        def reset(_):
-            for name, slider in sliders.items():
-                slider.value = self.start[name]
-
-        for slider in sliders.values():
-            slider.observe(show, "value")
-        button.on_click(reset)
-        show()
-        return ipywidgets.VBox([picture, *sliders.values(), button])
-
-    def _stage(self, point):
+    def stage(self, point):
+        r"""Return the picture at a point with its sentence as the label for those who cannot see it."""
         label = escape(self.words(**point))
         return f'<div class="lc-stage" role="img" aria-label="{label}">{self.frame(**point)}</div>'
 
     def _slider(self, name):
         values, at = self.axes[name], self.axes[name].index(self.start[name])
-        texts, label, own_id = _texts(values), escape(self.labels[name]), escape(f"{self.id}-{name}")
+        shown, label, own_id = texts(values), escape(self.labels[name]), escape(f"{self.id}-{name}")
         return (
             f'<div class="lc-axis"><label for="{own_id}">{label}</label>'
-            f'<output for="{own_id}" aria-hidden="true">{escape(texts[at])}</output>'
+            f'<output for="{own_id}" aria-hidden="true">{escape(shown[at])}</output>'
             f'<input type="range" id="{own_id}" min="0" max="{len(values) - 1}" step="1" value="{at}" '
             f'autocomplete="off" style="--lc-steps:{max(len(values) - 1, 1)}" data-axis="{escape(name)}" '
             f'data-label="{label}" data-values="{escape(json.dumps(values))}" '
-            f'data-texts="{escape(json.dumps(texts, ensure_ascii=False))}" '
-            f'aria-valuetext="{label} = {escape(texts[at])}"></div>'
+            f'data-texts="{escape(json.dumps(shown, ensure_ascii=False))}" '
+            f'aria-valuetext="{label} = {escape(shown[at])}"></div>'
         )
 
     def _read(self, point):
         """The point as a person would say it: "rank r = 8, α = 16"."""
         at = {name: self.axes[name].index(value) for name, value in point.items()}
-        return ", ".join(f"{self.labels[name]} = {_texts(self.axes[name])[at[name]]}" for name in at)
+        return ", ".join(f"{self.labels[name]} = {texts(self.axes[name])[at[name]]}" for name in at)
 
     def _point(self, given, argument):
         for name, value in given.items():
@@ -202,56 +168,4 @@ class Explore:
                 raise ValueError(f"{argument} names {name!r}, but the axes are {', '.join(self.axes)}")
             if value not in self.axes[name]:
                 raise ValueError(f"{argument}: {name}={value!r} is not on the grid {list(self.axes[name])}")
-        return {
-            name: self.axes[name][self.axes[name].index(given.get(name, self.start[name]))]
-            for name in self.axes
-        }
-
-
-def _checked_axis(name, values):
-    """The values of an axis as a tuple of plain int, float or str."""
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
-        raise TypeError(f"{name}={values!r} must be a list of values, or it is no argument of explore")
-    plain = tuple(v.item() if hasattr(v, "item") else v for v in values)
-    if not plain:
-        raise ValueError(f"{name}={values!r} must hold at least one value")
-    if all(isinstance(v, str) for v in plain):
-        if len(set(plain)) < len(plain):
-            raise ValueError(f"{name}={values!r} holds a value twice")
-        return plain
-    for v in plain:
-        if not isinstance(v, (int, float)) or isinstance(v, bool) or not math.isfinite(v):
-            raise TypeError(
-                f"{name}={values!r} must hold finite numbers only, or strings only; {v!r} is neither"
-            )
-    if any(a >= b for a, b in itertools.pairwise(plain)):
-        raise ValueError(f"{name}={values!r} must increase from left to right, as the slider does")
-    return plain
-
-
-def _check_signature(draw, point):
-    try:
-        signature = inspect.signature(draw)
-    except (TypeError, ValueError):  # some callables written in C do not tell
-        return
-    try:
-        signature.bind(**point)
-    except TypeError as error:
-        raise TypeError(f"draw must take the axes {', '.join(point)} as arguments: {error}") from None
-
-
-def _texts(values):
-    short = [v if isinstance(v, str) else f"{v:.6g}" for v in values]
-    return short if len(set(short)) == len(short) else [str(v) for v in values]
-
-
-def _named(point):
-    return ", ".join(f"{name} = {value}" for name, value in point.items())
-
-
-def _failure(what, function, point, error):
-    """What failed, where on the grid, and in which line of the reader's own code."""
-    file = getattr(getattr(function, "__code__", None), "co_filename", None)
-    own = [step for step in traceback.extract_tb(error.__traceback__) if step.filename == file]
-    line = f"\n  in line {own[-1].lineno}: {own[-1].line}" if own else ""
-    return f"{what} failed at {_named(point)}: {type(error).__name__}: {error}{line}"
+        return {name: self.axes[name][self.axes[name].index(given.get(name, self.start[name]))] for name in self.axes}

@@ -46,11 +46,7 @@ def pictures(drawn, what):
     Raises TypeError, naming `what` gave it, if `drawn` is neither a figure nor a sequence of figures.
     """
     figures = [drawn] if isinstance(drawn, Figure) else drawn
-    if (
-        not isinstance(figures, (list, tuple))
-        or not figures
-        or not all(isinstance(f, Figure) for f in figures)
-    ):
+    if not isinstance(figures, (list, tuple)) or not figures or not all(isinstance(f, Figure) for f in figures):
         raise TypeError(f"{what} must be a matplotlib Figure or a list of them, not {_short(drawn)}")
     if len({id(f) for f in figures}) < len(figures):
         raise TypeError(f"{what} holds the same Figure twice; call canvas() once for each panel")
@@ -66,7 +62,7 @@ def _short(value):
 
 
 class Shown:
-    """A rendered figure: `html` is its block; shown by Jupyter and on the page."""
+    r"""A rendered figure: `html` is its block; shown by Jupyter and on the page."""
 
     def __init__(self, html, alt):
         self.html, self.alt = html, alt
@@ -83,8 +79,8 @@ def figure(fig_or_figs, *, alt, caption=None):
 
     `fig_or_figs` is a matplotlib figure, or a list of figures to stand side by side (on a phone:
     below each other). `alt` is the sentence that stands for the picture where it cannot be seen;
-    `caption` is plain text. Raises ValueError if alt is no sentence or caption is empty, TypeError if there is
-    no figure.
+    `caption` is plain text. Raises ValueError if alt is no sentence or caption is empty, TypeError if there
+    is no figure.
     """
     alt = sentence(alt)
     if caption is not None and not (isinstance(caption, str) and caption.strip()):

@@ -51,7 +51,7 @@ class _Resources(HTMLParser):
 def external_resources(html: str) -> list[str]:
     r"""Addresses on other hosts that a browser would fetch when it opens the page `html`.
 
-    Counts images, scripts, frames, media, style sheets and what inline styles name; a plain link does not count.
+    Counts images, scripts, frames, media, style sheets and what inline styles name; a plain link does not.
     """
     parser = _Resources()
     parser.feed(html)
@@ -61,12 +61,21 @@ def external_resources(html: str) -> list[str]:
 
 _NO_SCRIPT = """<noscript>
     <style>
-      .pst-js-only, .sidebar-toggle, .btn-fullscreen-button, .btn-download-pdf-button { display: none !important; }
+      .pst-js-only, .sidebar-toggle, .btn-fullscreen-button, .btn-download-pdf-button {
+        display: none !important;
+      }
       div.math { display: block; overflow-x: auto; }
       span.math { overflow-wrap: anywhere; }
       .dropdown:focus-within > .dropdown-menu, .dropdown:hover > .dropdown-menu { display: block; }
     </style>
   </noscript>"""
+
+_ICON = (
+    '<link rel="icon" type="image/svg+xml" href="data:image/svg+xml,'
+    "%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
+    "%3Crect width='16' height='16' rx='3' fill='%232158c8'/%3E"
+    "%3Cpath d='M3 3h2v10H3zM7 3h6v2H7z' fill='white'/%3E%3C/svg%3E\">"
+)
 
 # (what the theme writes, what stands there afterwards, why)
 _REPAIRS = [
@@ -90,19 +99,10 @@ _REPAIRS = [
         _NO_SCRIPT,
     ),
     # every part of the page lies in a named landmark, every dialog has a name
-    (
-        r'<div id="pst-primary-sidebar" class',
-        '<div id="pst-primary-sidebar" role="complementary" aria-label="Sidebar" class',
-    ),
-    (r'<dialog id="pst-search-dialog">', '<dialog id="pst-search-dialog" aria-label="Search">'),
-    (
-        r'<dialog id="pst-primary-sidebar-modal">',
-        '<dialog id="pst-primary-sidebar-modal" aria-label="Sidebar">',
-    ),
-    (
-        r'<dialog id="pst-secondary-sidebar-modal">',
-        '<dialog id="pst-secondary-sidebar-modal" aria-label="On this page">',
-    ),
+    (r'(<div id="pst-primary-sidebar") class', r'\1 role="complementary" aria-label="Sidebar" class'),
+    (r'(<dialog id="pst-search-dialog")>', r'\1 aria-label="Search">'),
+    (r'(<dialog id="pst-primary-sidebar-modal")>', r'\1 aria-label="Sidebar">'),
+    (r'(<dialog id="pst-secondary-sidebar-modal")>', r'\1 aria-label="On this page">'),
     # a summary is named by the words that it shows, not by "Toggle hidden content"
     (r'<summary aria-label="Toggle hidden content">', "<summary>"),
     # a list holds list items
@@ -110,6 +110,8 @@ _REPAIRS = [
     # the same id on every theorem, exercise and solution of a page
     (r'(<section[^>]*) id="[a-z]+-content">', r"\1>"),
     (r'<div class="proof admonition" id="proof">', '<div class="proof admonition">'),
+    # a page without an icon makes browsers ask for one, and log an error
+    (r"\A(?!.*<link[^>]* rel=\"[^\"]*\bicon\b)(.*?)</head>", rf"\1{_ICON}\n  </head>"),
     # the corner of a data frame heads nothing
     (r"<th></th>", "<td></td>"),
 ]

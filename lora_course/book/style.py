@@ -127,7 +127,7 @@ class _Powers(Formatter):
 
 
 class HouseAxes(Axes):
-    """Matplotlib's axes, drawing in house style whatever the reader's global settings are."""
+    r"""Matplotlib's axes, drawing in house style whatever the reader's global settings are."""
 
     def _label_powers(self, axis, scale):
         if scale == "log":
@@ -139,18 +139,18 @@ class HouseAxes(Axes):
             axis.get_major_locator().set_params(nbins=5)
 
     def set_xscale(self, value, **kwargs):
-        """Set the scale of the x axis, with powers written in Unicode."""
+        r"""Set the scale of the x axis, with powers written in Unicode."""
         super().set_xscale(value, **kwargs)
         self._label_powers(self.xaxis, value)
 
     def set_yscale(self, value, **kwargs):
-        """Set the scale of the y axis, with powers written in Unicode."""
+        r"""Set the scale of the y axis, with powers written in Unicode."""
         super().set_yscale(value, **kwargs)
         self._label_powers(self.yaxis, value)
 
 
 class HouseFigure(Figure):
-    """Matplotlib's figure, drawing in house style whatever the reader's global settings are."""
+    r"""Matplotlib's figure, drawing in house style whatever the reader's global settings are."""
 
 
 def _in_house_style(method, no_grid=None):

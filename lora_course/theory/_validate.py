@@ -52,7 +52,5 @@ def matrix(name, value):
     eps = np.finfo(array.dtype if array.dtype.kind == "f" else np.float64).eps
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
-        raise ValueError(
-            f"{name} must be finite, it has {int((~np.isfinite(array)).sum())} entries that are not"
-        )
+        raise ValueError(f"{name} must be finite, it has {int((~np.isfinite(array)).sum())} entries that are not")
     return array, float(eps)

@@ -141,6 +141,4 @@ def training_bytes(frozen, trainable, frozen_width=2, trainable_width=4, moments
     trainable = positive_integer("trainable", trainable, minimum=0)
     stored = trainable * positive_integer("trainable_width", trainable_width)
     moments = positive_integer("moments", moments, minimum=0)
-    return TrainingBytes(
-        frozen * positive_integer("frozen_width", frozen_width), stored, stored, moments * stored
-    )
+    return TrainingBytes(frozen * positive_integer("frozen_width", frozen_width), stored, stored, moments * stored)

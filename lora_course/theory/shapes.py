@@ -77,9 +77,7 @@ def lora_parameters(shapes, targets, r):
     if not isinstance(shapes, DecoderShapes):
         raise TypeError(f"shapes must be a DecoderShapes, got {type(shapes).__name__}")
     if isinstance(targets, str):
-        raise TypeError(
-            f"targets must be a collection of names such as [{targets!r}], got the string {targets!r}"
-        )
+        raise TypeError(f"targets must be a collection of names such as [{targets!r}], got the string {targets!r}")
     targets, linears = list(targets), shapes.linears()
     unknown = [name for name in targets if name not in linears]
     if unknown or not targets or len(set(targets)) != len(targets):

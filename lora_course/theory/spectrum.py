@@ -107,9 +107,7 @@ def recovery_r2(x, h, share=0.75):
         raise ValueError(f"x and h must have the same number of rows, got {len(x)} and {len(h)}")
     n = int(share * len(x))
     if not 2 <= n < len(x):
-        raise ValueError(
-            f"share must leave rows both to fit (2 or more) and to measure, got {share} of {len(x)}"
-        )
+        raise ValueError(f"share must leave rows both to fit (2 or more) and to measure, got {share} of {len(x)}")
     x_mean, h_mean = x[:n].mean(axis=0), h[:n].mean(axis=0)
     centered = h[:n] - h_mean
     # directions of h below its own rounding noise carry nothing: they are cut as in numerical_rank

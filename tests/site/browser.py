@@ -21,7 +21,8 @@ HEIGHTS = {1280: 900, 360: 740}
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 FLAGS = (
     "--no-sandbox --disable-gpu --no-first-run --no-default-browser-check --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-default-apps --disable-extensions --force-color-profile=srgb"
+    "--disable-component-update --disable-sync --disable-default-apps --disable-extensions "
+    "--force-color-profile=srgb"
 ).split()
 PROBE = Path(__file__).with_name("probe.js").read_text("utf8")
 
@@ -38,7 +39,7 @@ class Setting(NamedTuple):
 
 
 def find_browser() -> str | None:
-    r"""Path of a Chromium: the variable CHROMIUM, or the first of the usual names on the PATH; None if there is none.
+    r"""Path of a Chromium: the variable CHROMIUM, or the first of the usual names on the PATH, or None.
 
     Raises `ValueError` if CHROMIUM names no program.
     """
@@ -120,7 +121,7 @@ class Visitor:
 
     @contextmanager
     def open(self, page: str, setting: Setting = Setting(), *, first=False, settle=True, **options):  # noqa: B008
-        r"""Open a page, as a first visit (nothing stored) if `first`; `options` go to the browser's context."""
+        r"""Open a page, as a `first` visit (nothing stored) or not; `options` go to the browser's context."""
         key = (setting.theme, setting.width, *sorted(options.items()))
         if first:
             context = self._context(setting, options)

@@ -1,4 +1,4 @@
-r"""Fixtures of the browser tests. They read _build/html (`make book` first) with a Chromium of this machine."""
+r"""Fixtures of the browser tests, which read _build/html (`make book` first) with this machine's Chromium."""
 
 import os
 import sys
@@ -73,7 +73,7 @@ def visitor(browser, site):
 
 @pytest.fixture(scope="session")
 def explores(site):
-    r"""`explores(page)`: the Explore objects of the page's notebook, made anew in this process, by figure id."""
+    r"""`explores(page)`: the Explore objects of the page's notebook, made anew in this process, by id."""
     done = {}
 
     def of(page):

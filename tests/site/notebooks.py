@@ -12,7 +12,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 
 def run_cells(path: Path, namespace: dict) -> None:
-    r"""Execute the code cells of the notebook in `namespace`, in its own folder; the last expression is shown.
+    r"""Execute the code cells of the notebook in `namespace`; a last expression is evaluated, not shown.
 
     Raises `RuntimeError` naming the cell if one fails.
     """

@@ -175,7 +175,8 @@ window.lcProbe = (() => {
       for (const image of document.querySelectorAll("img"))
         if (!named(image.getAttribute("alt"))) problems.push(image.outerHTML.slice(0, 200));
       for (const stage of document.querySelectorAll("main [role=img]:not([aria-hidden=true])"))
-        if (!named(stage.ariaLabel) || stage.ariaLabel.split(/\s+/).length < 4) problems.push(stage.outerHTML.slice(0, 200));
+        if (stage.closest("a, button")) continue;
+        else if (!named(stage.ariaLabel) || stage.ariaLabel.split(/\s+/).length < 4) problems.push(stage.outerHTML.slice(0, 200));
       for (const svg of document.querySelectorAll("article svg"))
         if (!svg.closest("[role=img], a, button, [aria-hidden=true]")) problems.push(svg.outerHTML.slice(0, 200));
       return problems;

@@ -71,7 +71,7 @@ class Sliders:
 
 
 def drawn_texts(drawn) -> set[str]:
-    r"""Titles, annotations and legends of what a `draw` returned, read from matplotlib itself, not from its SVG."""
+    r"""Titles, annotations and legends of what a `draw` returned, from matplotlib, not from its SVG."""
     found = set()
     for figure in drawn if isinstance(drawn, (list, tuple)) else [drawn]:
         artists = list(figure.texts)

@@ -1,6 +1,7 @@
-r"""No serious or critical finding of axe-core in any theme and width; text in figures and sliders stands out."""
+r"""axe-core finds nothing serious in any theme and width; text in figures and sliders stands out."""
 
 import pytest
+
 from tests.site.browser import Setting, findings
 
 VIEWS = [Setting("http", theme, width) for theme in ("light", "dark") for width in (1280, 360)]

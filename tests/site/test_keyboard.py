@@ -1,5 +1,6 @@
 r"""By keyboard alone: the skip link, every slider and reset in reach, and always a visible focus."""
 
+WHICH = "selector => [...document.querySelectorAll(selector)].indexOf(document.activeElement)"
 TABS = 1500  # more stops than any page has
 
 
@@ -33,9 +34,7 @@ def test_every_slider_and_reset_is_reached_by_tab_and_shows_it(explore_page, vis
         page.evaluate("window.scrollTo(0, 0); document.activeElement.blur()")
         for _ in range(TABS):
             page.keyboard.press("Tab")
-            number = page.evaluate(
-                "s => [...document.querySelectorAll(s)].indexOf(document.activeElement)", selector
-            )
+            number = page.evaluate(WHICH, selector)
             if number >= 0 and number not in reached:
                 reached.append(number)
                 assert clip(page, page.locator(selector).nth(number)) != plain[number], focused(page)

@@ -1,4 +1,4 @@
-r"""Every internal link and asset of every page leads to a file, and every fragment to an element with that id."""
+r"""Every internal link and asset of every page leads to a file, and every fragment to an id in it."""
 
 import functools
 import re

@@ -1,9 +1,10 @@
-r"""Every built page, over http and from a file: what it asks for, what the console says, what a reader sees."""
+r"""Every built page, over http and from a file: what it asks for, what it logs, what a reader sees."""
 
 import re
 from collections import Counter
 
 import pytest
+
 from tests.site.browser import Setting
 
 SETTINGS = [

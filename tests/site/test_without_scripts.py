@@ -1,8 +1,9 @@
-r"""With JavaScript off a page is readable: text, default frames, colors, and nothing that waits for a script."""
+r"""With JavaScript off a page is readable: text, default frames, colors, nothing that waits for a script."""
 
 import re
 
 import pytest
+
 from tests.site.browser import Setting
 
 WAITING = ("loading", "please wait", "javascript is disabled", "click to")
@@ -12,10 +13,10 @@ WAITING = ("loading", "please wait", "javascript is disabled", "click to")
 def test_page_is_readable_without_scripts(page_path, setting, visitor):
     with visitor.open(page_path, setting, settle=False, java_script_enabled=False) as visit:
         page = visit.page
-        main = page.locator("main article")
+        main = page.locator("main")
         words = main.inner_text()
-        assert page.locator("main h1:visible").count() >= 1 or page_path == "genindex.html"
-        assert len(words) > 10
+        assert page.locator("main h1:visible").count() >= 1
+        assert len(words) > (500 if page.locator(".lc-explore").count() else 20)
         if page_path != "search.html":  # a search needs its script, and says so
             assert [w for w in WAITING if w in words.lower()] == []
         for explore in page.locator(".lc-explore").all():
@@ -36,7 +37,8 @@ def test_colors_do_not_wait_for_a_script(page_path, site):
 def test_dark_page_is_dark_from_its_first_paint(visitor):
     with visitor.open("index.html", Setting("http", "dark", 1280)) as visit:
         visit.page.add_init_script(
-            "new MutationObserver(() => { (window.lcThemes ??= []).push(document.documentElement.dataset.theme); })"
+            "const themes = window.lcThemes = [];"
+            "new MutationObserver(() => themes.push(document.documentElement.dataset.theme))"
             ".observe(document, {attributes: true, subtree: true, attributeFilter: ['data-theme']})"
         )
         visit.page.reload()

@@ -34,12 +34,18 @@ def count(answer) -> str | None:
     mistakes = [
         (full_parameters(D, K), "That is the whole layer, d · k. LoRA trains only A and B."),
         (R * R, "That is r². A reads k inputs and B writes d outputs, so d and k must come in."),
-        (R * D, "That is B alone (or a square layer of width k): A has r·k entries, B has d·r, and d is not k."),
+        (
+            R * D,
+            "That is B alone (or a square layer of width k): A has r·k entries, B has d·r, and d is not k.",
+        ),
         (R * K, "That is A alone. B is trained too."),
         (2 * R * D, "You counted a square layer of width d. This one has k = 1024 inputs."),
         (R * 2 * 4096, "That is a 4096 × 4096 layer; q_proj of this model is 2048 × 1024."),
         (R * D * K, "You multiplied d and k. A has r·k entries and B has d·r: add the two."),
-        (degrees_of_freedom(D, K, R), "That is the number of degrees of freedom; every entry of A and B is trained."),
+        (
+            degrees_of_freedom(D, K, R),
+            "That is the number of degrees of freedom; every entry of A and B is trained.",
+        ),
     ]
     return _first_match(answer, adapter_parameters(D, K, R), mistakes, "A has r·k entries and B has d·r.")
 
@@ -47,7 +53,10 @@ def count(answer) -> str | None:
 def freedom(answer) -> str | None:
     r"""Dimension of the set of updates of rank 16: r (d + k − r)."""
     mistakes = [
-        (adapter_parameters(D, K, R), "That counts all entries of A and B; r² of these directions change nothing in BA."),
+        (
+            adapter_parameters(D, K, R),
+            "That counts all entries of A and B; r² of these directions change nothing in BA.",
+        ),
         (R, "That is the dimension of one adapter's output. Training also chooses the subspaces."),
         (R * R, "r² is what is redundant: subtract it from the number of parameters."),
         (D + K - R, "Almost: each of the r directions counts, so multiply by r."),
@@ -56,12 +65,15 @@ def freedom(answer) -> str | None:
         (full_parameters(D, K), "That is the dimension of all d × k matrices, of any rank."),
     ]
     return _first_match(
-        answer, degrees_of_freedom(D, K, R), mistakes, "Take the parameters r (d + k) and subtract what leaves BA alone."
+        answer,
+        degrees_of_freedom(D, K, R),
+        mistakes,
+        "Take the parameters r (d + k) and subtract what leaves BA alone.",
     )
 
 
 def delta(answer):
-    r"""A function of (A, B, alpha) that returns (alpha / r) B A, tried with alpha != r and d != k; `...` if not tried."""
+    r"""A function of (A, B, alpha) that returns (alpha / r) B A; `...` if it still returns `...`."""
     if not callable(answer):
         return f"delta should be a function of A, B and alpha, but it is {answer!r}."
     rng = np.random.default_rng(0)
@@ -115,11 +127,16 @@ def spacing(answer) -> str | None:
     r"""Distance of the bfloat16 number that 0.3 is stored as to the next larger one: 2⁻⁹."""
     mistakes = [
         (2**-10, "That is half the spacing: the largest rounding error, not the distance."),
-        (2**-8, "You counted 7 significant bits. There are 8, one of them is the leading 1 that is not stored."),
+        (
+            2**-8,
+            "You counted 7 significant bits. There are 8, one of them is the leading 1 that is not stored.",
+        ),
         (2**-7, "That is the spacing near 1. Near 0.3 it is smaller by the factor 2⁻²."),
         (0.3 * 2**-8, "The spacing does not follow the number itself, only the power of two below it: 2⁻²."),
         (0.3 * 2**-7, "The spacing does not follow the number itself, only the power of two below it: 2⁻²."),
         (2**-12, "That is float16, with 11 significant bits. bfloat16 has 8."),
         (2**-25, "That is float32, with 24 significant bits. bfloat16 has 8."),
     ]
-    return _first_match(answer, 2**-9, mistakes, "Between 2⁻² and 2⁻¹ there are 2⁷ steps, because one of the 8 bits is fixed.")
+    return _first_match(
+        answer, 2**-9, mistakes, "Between 2⁻² and 2⁻¹ there are 2⁷ steps, because one of the 8 bits is fixed."
+    )
