@@ -38,11 +38,13 @@ class Adapter(nn.Module):
 
     def freeze_base(self):
         r"""Change the base in place: freeze it; the last step of a constructor, when nothing can fail any more."""
-        own = {name: p for name, p in self.base._parameters.items() if p is not None}
-        self._trained_before = {name: p.requires_grad for name, p in own.items()}
-        for p in own.values():
-            p.requires_grad_(False)
-        if not self.base.training:
+        base, trained = self.base, {}
+        for name, p in base._parameters.items():
+            if p is not None:
+                trained[name] = p.requires_grad
+                p.requires_grad = False
+        vars(self)["_trained_before"] = trained
+        if not base.training:
             self.eval()
 
     @property

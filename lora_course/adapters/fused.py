@@ -1,8 +1,8 @@
-r"""The fast path of LoRALinear: the same forward and gradients, with every skinny product in the shape BLAS likes.
+r"""The fast path of LoRALinear: the same numbers, with every skinny product in the shape that BLAS likes.
 
-With N rows, x (N, k), W (d, k), A (r, k), B (d, r), s the scaling, C = A xᵀ (r, N) and U = Bᵀ gᵀ (r, N):
-    h = x Wᵀ + b + s Cᵀ Bᵀ (N, d);   ∂x = g W + s Uᵀ A;   ∂A = s U x;   ∂B = s (C g)ᵀ.
-Codes are kept as (r, N), long side contiguous: for r = 8, gᵀ Cᵀ takes five times as long as (C g)ᵀ, the same numbers.
+With N rows, x (N, k), W (d, k), A (r, k), B (d, r), s the scaling, C = s A xᵀ (r, N) and U = s Bᵀ gᵀ (r, N):
+    h = b + Cᵀ Bᵀ + x Wᵀ (N, d);   ∂x = g W + Uᵀ A;   ∂A = U x;   ∂B = (C g)ᵀ.
+C and U keep the long side contiguous: for r = 8, gᵀ Cᵀ takes five times as long as C g, the same numbers.
 """
 
 import torch
@@ -30,51 +30,51 @@ def _transforming():
     )
 
 
+def _alike(x, W):
+    return type(x) in _PLAIN and x.dtype is W.dtype and x.device == W.device
+
+
 def _is_bare(base):
-    hooked = (
-        base._forward_hooks or base._forward_pre_hooks or base._backward_hooks or base._backward_pre_hooks
-    )
+    hooked = base._forward_hooks or base._forward_pre_hooks or base._backward_hooks or base._backward_pre_hooks
     return not hooked and "forward" not in base.__dict__
 
 
-def applies(layer, x):
-    r"""Return whether the shortcut computes what ``layer.formula(x)`` computes; if not, the formula itself is run.
+def forward(layer, x):
+    r"""Return what ``layer.formula(x)`` would return, or None where the shortcut does not apply.
 
-    It does for ordinary tensors of one dtype on one device, a frozen base without hooks, and reverse-mode autograd
-    of any order; not under torch.compile, torch.func, forward-mode AD, tracing, autocast, or on the meta device.
+    It applies to ordinary tensors of one dtype on one device, a frozen base without hooks, and reverse-mode
+    autograd of any order; not under torch.compile, torch.func, forward-mode AD, tracing or autocast, and not on
+    the meta device. There the formula itself has to be run.
     """
-    if _transforming():
-        return False
     base, A, B = layer.base, layer.lora_A, layer.lora_B
     W, b = base.weight, base.bias
-    return (
-        all(type(t) in _PLAIN and t.dtype is W.dtype and t.device == W.device for t in (x, W, A, B))
-        and not (W.requires_grad or (b is not None and b.requires_grad))
-        and W.device.type != "meta"
-        and x.layout is torch.strided
-        and x.dim() > 0
-        and x.shape[-1] == W.shape[1]
-        and _is_bare(base)
-        and not autocasting(W.device.type)
-    )
-
-
-def forward(layer, x):
-    r"""Return ``layer.formula(x)`` by the shortcut; the caller has asked ``applies`` before."""
+    if (
+        _transforming()
+        or not (_alike(x, W) and _alike(A, W) and _alike(B, W) and type(W) in _PLAIN)
+        or W.requires_grad
+        or (b is not None and b.requires_grad)
+        or W.is_meta
+        or x.layout is not torch.strided
+        or x.dim() == 0
+        or x.shape[-1] != W.shape[1]
+        or not _is_bare(base)
+        or autocasting(W.device.type)
+    ):
+        return None
     z = F.dropout(x, layer.dropout) if layer.dropout and layer.training else None
-    args = (x, z, layer.base.weight, layer.base.bias, layer.lora_A, layer.lora_B, layer.scaling)
-    return FusedLoRA.apply(*args) if torch.is_grad_enabled() else _forward(*args)[0]
+    if torch.is_grad_enabled():
+        return FusedLoRA.apply(x, z, W, b, A, B, layer.scaling)
+    return _forward(x, W, b, B, _codes(x if z is None else z, A, layer.scaling))
 
 
-def _codes(x, z, A):
-    return A @ (x if z is None else z).reshape(-1, A.shape[1]).T
+def _codes(z, A, scaling):
+    return scaling * (A @ z.reshape(-1, A.shape[1]).T)
 
 
-def _forward(x, z, W, b, A, B, scaling):
-    h = F.linear(x.reshape(-1, W.shape[1]), W, b)
-    codes = _codes(x, z, A)
-    h.addmm_(codes.T, B.T, alpha=scaling)  # in place: no second (N, d) array is written
-    return h.view(*x.shape[:-1], W.shape[0]), codes
+def _forward(x, W, b, B, codes):
+    # the branch comes first, so that the large product adds to it in its own pass over h
+    h = codes.T @ B.T if b is None else torch.addmm(b, codes.T, B.T)
+    return h.addmm_(x.reshape(-1, W.shape[1]), W.T).view(*x.shape[:-1], W.shape[0])
 
 
 class FusedLoRA(torch.autograd.Function):
@@ -83,10 +83,10 @@ class FusedLoRA(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, z, W, b, A, B, scaling):
         r"""Return h of shape (..., d) for x of shape (..., k)."""
-        h, codes = _forward(x, z, W, b, A, B, scaling)
+        codes = _codes(x if z is None else z, A, scaling)
         ctx.save_for_backward(x, z, W, A, B, codes)
         ctx.scaling = scaling
-        return h
+        return _forward(x, W, b, B, codes)
 
     @staticmethod
     def backward(ctx, grad):
@@ -96,22 +96,15 @@ class FusedLoRA(torch.autograd.Function):
                 return FusedLoRA.backward(ctx, grad)
         x, z, W, A, B, codes = ctx.saved_tensors
         need_x, need_z, _, _, need_A, need_B, _ = ctx.needs_input_grad
-        s = ctx.scaling
+        branch_input = x if z is None else z
+        if torch.is_grad_enabled():  # double backward: the saved codes have no history, these have
+            codes = _codes(branch_input, A, ctx.scaling)
         g = grad.reshape(-1, W.shape[0]).contiguous()
-        rows = (x if z is None else z).reshape(-1, W.shape[1])
-        grad_x = grad_z = grad_A = grad_B = None
-        U = s * (B.T @ g.T) if need_x or need_z or need_A else None
-        if need_x:
-            grad_x = g @ W
-            if z is None:
-                grad_x = grad_x.addmm_(U.T, A)
-            grad_x = grad_x.view(x.shape)
-        if need_z:
-            grad_z = (U.T @ A).view(z.shape)
-        if need_A:
-            grad_A = U @ rows
-        if need_B:
-            if torch.is_grad_enabled():  # double backward: the saved codes have no history, these have
-                codes = _codes(x, z, A)
-            grad_B = (s * (codes @ g)).T
-        return grad_x, grad_z, None, None, grad_A, grad_B, None
+        grad_B = (codes @ g).T if need_B else None
+        U = ctx.scaling * (B.T @ g.T)
+        grad_A = U @ branch_input.reshape(-1, W.shape[1]) if need_A else None
+        grad_x = g @ W if need_x else None
+        if need_x and z is None:
+            grad_x.addmm_(U.T, A)
+        grad_z = (U.T @ A).view(z.shape) if need_z else None
+        return grad_x.view(x.shape) if need_x else None, grad_z, None, None, grad_A, grad_B, None

@@ -15,15 +15,14 @@ def factor_dtype(dtype):
     return torch.float32 if dtype in HALF else dtype
 
 
-def _empty(W, *shape, generator=None):
-    on_other_device = generator is not None and not W.is_meta
-    return torch.empty(
-        shape, dtype=factor_dtype(W.dtype), device=generator.device if on_other_device else W.device
-    )
-
-
-def _zeros(W, r):
-    return torch.zeros(W.shape[0], r, dtype=factor_dtype(W.dtype), device=W.device)
+def _start(W, r, generator, fill):
+    """Return A, filled on the generator's device by ``fill(A)``, and B = 0, both on W's device."""
+    d, k = W.shape
+    dtype, device = factor_dtype(W.dtype), W.device
+    A = torch.empty(r, k, dtype=dtype, device=device if generator is None or W.is_meta else generator.device)
+    if not W.is_meta:  # a meta tensor holds no numbers, and must not use up the generator
+        fill(A)
+    return A if A.device == device else A.to(device), torch.zeros(d, r, dtype=dtype, device=device)
 
 
 def kaiming(W, r, generator=None):
@@ -33,10 +32,7 @@ def kaiming(W, r, generator=None):
     nn.Linear gives its own weight. It is not the LoRA paper's Gaussian.
     """
     bound = 1 / math.sqrt(W.shape[1])
-    A = _empty(W, r, W.shape[1], generator=generator)
-    if not A.is_meta:  # a meta tensor holds no numbers, and must not use up the generator
-        A.uniform_(-bound, bound, generator=generator)
-    return A.to(W.device), _zeros(W, r)
+    return _start(W, r, generator, lambda A: A.uniform_(-bound, bound, generator=generator))
 
 
 def gaussian(W, r, generator=None):
@@ -46,10 +42,7 @@ def gaussian(W, r, generator=None):
     The standard deviation 1/r is the choice of PEFT's ``init_lora_weights="gaussian"``, taken over here: it depends
     on r and not, as Kaiming's does, on the number k of inputs.
     """
-    A = _empty(W, r, W.shape[1], generator=generator)
-    if not A.is_meta:
-        A.normal_(0, 1 / r, generator=generator)
-    return A.to(W.device), _zeros(W, r)
+    return _start(W, r, generator, lambda A: A.normal_(0, 1 / r, generator=generator))
 
 
 INITIALISERS = {"kaiming": kaiming, "gaussian": gaussian}

@@ -66,7 +66,8 @@ class LoRALinear(Adapter):
         r"""Return h (..., d) for x (..., k): ``formula(x)``, by its shortcut where that applies; merged, the base's."""
         if self.merged:
             return self.base(x)
-        return fused.forward(self, x) if fused.applies(self, x) else self.formula(x)
+        h = fused.forward(self, x)
+        return self.formula(x) if h is None else h
 
     def formula(self, x):
         r"""Return h = W0 x + b + scaling · B A dropout(x), rows being samples; in the dtype of the base's output."""

@@ -56,22 +56,23 @@ def _by_pattern(target_modules, named, names):
 
 
 def _by_suffixes(target_modules, named, names):
-    if not target_modules:
-        raise ValueError(f"target_modules is empty: no module can match; {_existing(named)}")
     for suffix in target_modules:
         if not isinstance(suffix, str):
-            raise TypeError(
-                f"target_modules must hold names as str, got {suffix!r} of type {type(suffix).__name__}"
-            )
-        if not any(_ends_with(name, suffix) for name in names):
-            raise ValueError(
-                f"target_modules: no module name is or ends with {suffix!r}; {_near(suffix, named)}"
-            )
-    return [name for name in names if any(_ends_with(name, suffix) for suffix in target_modules)]
+            kind = type(suffix).__name__
+            raise TypeError(f"target_modules must hold names as str, got {suffix!r} of type {kind}")
+    dotted = tuple("." + suffix for suffix in target_modules if suffix)
+    found = [name for name in names if ("." + name).endswith(dotted)]
+    for suffix in target_modules:
+        if not any(_ends_with(name, suffix) for name in found):
+            near = _near(suffix, named)
+            raise ValueError(f"target_modules: no module name is or ends with {suffix!r}; {near}")
+    if not found:
+        raise ValueError(f"target_modules is empty: no module can match; {_existing(named)}")
+    return found
 
 
 def _ends_with(name, suffix):
-    return bool(suffix) and (name == suffix or name.endswith("." + suffix))
+    return bool(suffix) and ("." + name).endswith("." + suffix)
 
 
 def _linears(named):

@@ -21,16 +21,18 @@ class Place(NamedTuple):
 
 def places(model):
     r"""Return the Places of all modules of ``model``, through every path, in the order of ``named_modules``."""
-    found = []
+    found, above = [], set()
 
-    def visit(place, above):
-        found.append(place)
-        for key, child in place.module._modules.items():
+    def visit(name, parent, key, module):
+        found.append(Place(name, parent, key, module))
+        above.add(id(module))
+        prefix = name + "." if name else ""
+        for child_key, child in module._modules.items():
             if child is not None and id(child) not in above:  # a module inside of itself has no end of names
-                name = f"{place.name}.{key}" if place.name else key
-                visit(Place(name, place.module, key, child), above | {id(child)})
+                visit(prefix + child_key, module, child_key, child)
+        above.discard(id(module))
 
-    visit(Place("", None, "", model), {id(model)})
+    visit("", None, "", model)
     return found
 
 

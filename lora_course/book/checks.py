@@ -7,6 +7,8 @@ sentence that says what is probably wrong.
 import functools
 from html import escape
 
+from .sheet import with_style
+
 _KINDS = {
     True: ("right", "✓", "Right"),
     False: ("wrong", "✗", "Not yet"),
@@ -39,9 +41,10 @@ class Feedback:
     def _repr_html_(self):
         kind, icon, word = _KINDS[self.ok]
         message = f": {escape(self.message)}" if self.message else "."
-        return (
+        return with_style(
             f'<p class="lc-feedback lc-feedback--{kind}" role="status">'
-            f'<span aria-hidden="true">{icon}</span> <strong>{word}</strong>{message}</p>'
+            f'<span aria-hidden="true">{icon}</span> <strong>{word}</strong>{message}</p>',
+            "claims.css",
         )
 
 

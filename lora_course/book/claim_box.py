@@ -3,6 +3,8 @@ r"""The box in which a page shows a claim: HTML for browsers (readable unstyled)
 import re
 from html import escape
 
+from .sheet import with_style
+
 # a shape per verdict beside its word, so that color is never alone
 ICONS = {"true": "✓", "true if": "◐", "misleading": "△", "false": "✗", "unsupported": "○", "untestable": "∅"}
 
@@ -69,7 +71,7 @@ class ClaimBox:
         ]
         if rows:
             parts.append(f'<dl class="lc-claim-measured">{"".join(rows)}</dl>')
-        return "\n".join([*parts, "</aside>"])
+        return with_style("\n".join([*parts, "</aside>"]), "claims.css")
 
     def __repr__(self):
         c = self.claim

@@ -10,9 +10,10 @@ import json
 import math
 from html import escape
 
-from .figure import in_book_build, pictures, sentence
+from .figure import pictures, sentence
 from .grid import check_signature, checked_axis, failure, named, texts
 from .live import live
+from .sheet import in_book_build
 
 MOST_FRAMES = 64
 SYMBOLS = {"r": "rank r", "alpha": "α"}

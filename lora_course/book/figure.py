@@ -3,28 +3,13 @@
 Legend: alt says in words what is to be seen; a block is the HTML of a whole figure.
 """
 
-import os
 import sys
-from functools import cache
 from html import escape
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from .render import svg
-
-STATIC = Path(__file__).parent / "static"
-
-
-def in_book_build():
-    r"""Return whether the page is being built (LORA_COURSE_BOOK_BUILD=1), with our style sheet on it."""
-    return os.environ.get("LORA_COURSE_BOOK_BUILD") == "1"
-
-
-@cache
-def style_tag():
-    r"""Return our style sheet as an HTML element, for notebooks, which have no page to put it on."""
-    return "<style>" + (STATIC / "lora_course.css").read_text(encoding="utf-8") + "</style>"
+from .sheet import with_style
 
 
 def sentence(text, name="alt"):
@@ -68,7 +53,7 @@ class Shown:
         self.html, self.alt = html, alt
 
     def _repr_html_(self):
-        return self.html if in_book_build() else style_tag() + self.html
+        return with_style(self.html, "lora_course.css")
 
     def __repr__(self):
         return f"<figure: {self.alt}>"

@@ -4,8 +4,8 @@ from html import escape
 
 import ipywidgets
 
-from .figure import style_tag
 from .grid import texts
+from .sheet import with_style
 
 
 def live(picture):
@@ -34,7 +34,7 @@ def live(picture):
         except RuntimeError as error:
             block = f'<pre class="lc-error" role="alert">{escape(str(error), quote=False)}</pre>'
         caption = f"<figcaption>{escape(picture.caption, quote=False)}</figcaption>"
-        shown.value = f'{style_tag()}<figure class="lc-explore">{block}{caption}</figure>'
+        shown.value = with_style(f'<figure class="lc-explore">{block}{caption}</figure>', "lora_course.css")
 
     def reset(_):
         for name, slider in sliders.items():

@@ -13,8 +13,8 @@ from sphinx.errors import ExtensionError
 
 from .cache import book_environment, cache_key, cache_path
 from .pages import external_resources, repair
+from .sheet import STATIC
 
-STATIC = Path(__file__).parent / "static"
 PUBLISHED = "published"  # the branch that tools/set_repository.py and the publishing workflow write
 
 

@@ -50,9 +50,7 @@ def test_array_answers_are_tried():
     assert same(np.eye(2)).ok is True and same(np.ones((2, 2))).ok is False
 
 
-@pytest.mark.parametrize(
-    "answer,words", [("two", r"'two' \(str\)"), (np.ones((3, 4)), r"ndarray of shape \(3, 4\)")]
-)
+@pytest.mark.parametrize("answer,words", [("two", r"'two' \(str\)"), (np.ones((3, 4)), r"ndarray of shape \(3, 4\)")])
 def test_exception_caused_by_the_answer_is_a_message(answer, words):
     feedback = checker(lambda a: None if bool(a + 1.0 > 2) else "no.")(answer)
     assert feedback.ok is False
@@ -67,8 +65,7 @@ def test_function_that_raises_is_told_so():
     feedback = checker(diagnose_function)(halve)
     assert feedback.ok is False
     assert (
-        feedback.message
-        == "running your answer (the function halve) stopped with ZeroDivisionError: division by zero"
+        feedback.message == "running your answer (the function halve) stopped with ZeroDivisionError: division by zero"
     )
     assert checker(diagnose_function)(lambda x: x + x).ok is True
 

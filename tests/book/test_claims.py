@@ -261,12 +261,17 @@ def test_every_counterexample_of_the_ledger_is_refused():
 def test_box_gives_sentence_source_truth_and_values_in_html_and_in_words(one):
     box = one.check(low=0.02834, high=65472)
     html, words = box._repr_html_(), repr(box)
-    assert html.startswith('<aside class="lc-claim lc-claim--true-if" id="claim-S0-1">')
+    assert html.startswith("<style>") and '<aside class="lc-claim lc-claim--true-if" id="claim-S0-1">' in html
     assert "a &lt; b, &quot;they say&quot;" in html and 'a < b, "they say"' in words
     for text in (html, words):
         assert "source text 000" in text and "when b is large" in text
         assert "0.0283" in text and "65,472" in text and "the low one" in text
     assert "low &lt; high" in html
+
+
+def test_on_a_page_the_box_comes_without_the_style_that_the_page_has(one, monkeypatch):
+    monkeypatch.setenv("LORA_COURSE_BOOK_BUILD", "1")
+    assert one.check(low=0.5, high=2.0)._repr_html_().startswith("<aside")
 
 
 def test_source_claim_names_its_place(book_of):
@@ -297,7 +302,7 @@ def luminance(color):
     return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-@pytest.mark.parametrize("theme", ["html {", 'html[data-theme="dark"] {'])
+@pytest.mark.parametrize("theme", ["html {", 'html[data-theme="dark"],'])
 def test_colors_of_boxes_have_contrast_4_5_in_both_themes(theme):
     block = CSS.read_text().split("\n" + theme, 1)[1].split("}", 1)[0]
     colors = dict(re.findall(r"--lc-([\w-]+): (#[0-9a-f]{6});", block))

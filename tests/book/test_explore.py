@@ -90,9 +90,7 @@ def test_values_arrive_in_draw_as_plain_python_numbers():
         types.update((type(r), type(q)))
         return draw(r, q)
 
-    explore(
-        typed, alt="A line rises to the scaling.", caption=CAPTION, r=np.array([1, 2]), q=np.linspace(0, 1, 3)
-    )
+    explore(typed, alt="A line rises to the scaling.", caption=CAPTION, r=np.array([1, 2]), q=np.linspace(0, 1, 3))
     assert types == {int, float}
 
 
@@ -107,9 +105,7 @@ def test_the_block_shows_the_start_without_javascript_and_hides_the_controls():
     assert re.search(r'<div class="lc-controls"[^>]* hidden>', outside)
     assert "needs JavaScript" not in re.sub("<noscript>.*?</noscript>", "", outside)
     assert "need JavaScript; it stands at rank r = 8, α = 4." in outside
-    assert (
-        html.escape(words(8, 4), quote=False) in re.search(r'aria-live="polite"[^>]*>(.*?)</p>', outside)[1]
-    )
+    assert html.escape(words(8, 4), quote=False) in re.search(r'aria-live="polite"[^>]*>(.*?)</p>', outside)[1]
     assert f"<figcaption>{CAPTION}</figcaption>" in outside
 
 
@@ -171,9 +167,7 @@ def fails_at_8(r, alpha):
 
 
 def test_a_build_draws_everything_and_names_the_point_that_fails(build):
-    with pytest.raises(
-        RuntimeError, match=r"draw failed at r = 8, alpha = 4: ZeroDivisionError: no <such>"
-    ) as info:
+    with pytest.raises(RuntimeError, match=r"draw failed at r = 8, alpha = 4: ZeroDivisionError: no <such>") as info:
         make(fails_at_8)
     assert "raise ZeroDivisionError" in str(info.value)  # the reader's own line
     assert isinstance(info.value.__cause__, ZeroDivisionError)
@@ -221,9 +215,7 @@ def test_in_text_an_explore_is_short_and_always_the_same():
     def short(r, alpha):
         return draw(r, alpha)
 
-    assert (
-        repr(make(short)) == "<explore short: r in [1, 2, 8], alpha in [4, 16]; starts at r = 2, alpha = 16>"
-    )
+    assert repr(make(short)) == "<explore short: r in [1, 2, 8], alpha in [4, 16]; starts at r = 2, alpha = 16>"
 
 
 # ---------------------------------------------------------------------------------------------- live

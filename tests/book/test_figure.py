@@ -31,10 +31,7 @@ def test_a_figure_is_a_labelled_stage_with_its_caption(build):
 
 
 def test_alt_text_cannot_break_out_of_its_attribute():
-    assert (
-        'aria-label="A &quot;line&quot; &lt;rises&gt; here."'
-        in figure(line(), alt='A "line" <rises> here.').html
-    )
+    assert 'aria-label="A &quot;line&quot; &lt;rises&gt; here."' in figure(line(), alt='A "line" <rises> here.').html
 
 
 def test_panels_stand_in_their_order():

@@ -109,17 +109,9 @@ def test_a_heat_map_keeps_one_pixel_per_entry():
 
 def test_older_matplotlib_writes_fonts_as_shorthand_and_that_is_understood():
     style = "font: italic 700 10px 'DejaVu Sans', 'Arial', sans-serif; text-anchor: middle"
-    assert (
-        render._declarations(style, "text")
-        == "font-size:10px;font-style:italic;font-weight:700;text-anchor:middle"
-    )
-    assert "font-family:ui-monospace" in render._declarations(
-        "font: 10px 'DejaVu Sans Mono', monospace", "text"
-    )
-    assert (
-        render._declarations("font-size: 10px; font-family: 'DejaVu Sans', sans-serif", "text")
-        == "font-size:10px"
-    )
+    assert render._declarations(style, "text") == "font-size:10px;font-style:italic;font-weight:700;text-anchor:middle"
+    assert "font-family:ui-monospace" in render._declarations("font: 10px 'DejaVu Sans Mono', monospace", "text")
+    assert render._declarations("font-size: 10px; font-family: 'DejaVu Sans', sans-serif", "text") == "font-size:10px"
 
 
 def test_numbers_inside_words_are_not_shortened():

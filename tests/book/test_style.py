@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lora_course.book import style
-from lora_course.book.figure import STATIC
+from lora_course.book.sheet import STATIC
 from lora_course.book.style import BLUE, GRAY, INK, RED, SIZES, TONES, canvas, ink_on, stroke
 
 LIGHT_PAGES, DARK_PAGES = ["#ffffff"], ["#121212", "#1e1e1e"]  # the book's; Colab's and VS Code's dark
@@ -55,9 +55,7 @@ def lab(rgb):
 def css_colors():
     """(light, dark): the variables as the style sheet defines them."""
     css = (STATIC / "lora_course.css").read_text(encoding="utf-8")
-    light, dark = (
-        re.search(rf"{re.escape(start)}.*?\}}", css, re.S)[0] for start in (":root {", "html[data-theme=")
-    )
+    light, dark = (re.search(rf"{re.escape(start)}.*?\}}", css, re.S)[0] for start in (":root {", "html[data-theme="))
     return [dict(re.findall(r"--lc-(\w+): (#\w{6});", block)) for block in (light, dark)]
 
 
