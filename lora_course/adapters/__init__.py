@@ -7,12 +7,12 @@ r"""LoRA and its family as nn.Modules, for any nn.Module of yours.
     unmerge_all(model)                      # W0 again, bit for bit
     remove(model)                           # the model as it was
 
-Symbols: W0 (d, k) a frozen weight, A (r, k) and B (d, r) the factors, ΔW = scaling · B A, scaling = alpha / r.
+Symbols: W0 (d, k) a frozen weight; A (r, k), B (d, r) the factors; ΔW = scaling · B A; scaling = alpha / r.
 """
 
-from lora_course.adapters.layer import LoRALinear
-from lora_course.adapters.inject import inject, remove
 from lora_course.adapters.counting import ParameterCount, count_parameters, trainable_parameters
+from lora_course.adapters.inject import inject, remove
+from lora_course.adapters.layer import LoRALinear
 from lora_course.adapters.merging import merge_all, unmerge_all
 from lora_course.adapters.report import InjectionReport
 from lora_course.adapters.rounding import MergeReport

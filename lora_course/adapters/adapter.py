@@ -1,6 +1,6 @@
 r"""What every adapter of a linear layer shares: a frozen base, and going into its weight and out again.
 
-Symbols: base an nn.Linear with weight W0 (d, k); ΔW (d, k) what the adapter adds; W0 + ΔW the weight it acts with.
+Symbols: base an nn.Linear with weight W0 (d, k); ΔW (d, k) what the adapter adds to it.
 """
 
 from contextlib import nullcontext
@@ -13,15 +13,15 @@ from lora_course.adapters.rounding import add_and_report
 
 
 class Adapter(nn.Module):
-    r"""Freeze ``base`` in place and hold it; a subclass adds its trainable factors, ``forward`` and ``delta_weight``.
+    r"""Hold ``base`` and freeze it in place; a subclass adds its factors, ``forward`` and ``delta_weight``.
 
-    The base is shared, not copied: ``adapter.base is base``, with its own hooks, flags and tied weights.
+    The base is shared, not copied: ``adapter.base is base``, with its own hooks and tied weights.
 
     Attributes:
         base: the frozen nn.Linear.
         merged: True between ``merge`` and ``unmerge``; the forward is then the base's alone.
-        tied_to: names of the model's other parameters in the memory of ``base.weight``, as ``inject`` found them.
-        kept_weight: None, or the copy of W0 that ``merge(keep_base=True)`` made (moves with ``.to``, is not saved).
+        tied_to: names of other parameters in the memory of ``base.weight``, as ``inject`` found them.
+        kept_weight: None, or the copy of W0 of ``merge(keep_base=True)`` (moves with ``.to``, is not saved).
 
     A state dict of a merged adapter holds W0 + ΔW as ``base.weight`` and says so by a further key ``merged``;
     loading a state dict that holds ``base.weight`` makes the adapter merged or unmerged as the saved one was.
@@ -37,7 +37,7 @@ class Adapter(nn.Module):
         self.register_buffer("kept_weight", None, persistent=False)
 
     def freeze_base(self):
-        r"""Change the base in place: freeze it; the last step of a constructor, when nothing can fail any more."""
+        r"""Change the base in place: freeze it; last step of a constructor, when nothing can fail any more."""
         base, trained = self.base, {}
         for name, p in base._parameters.items():
             if p is not None:
@@ -66,8 +66,8 @@ class Adapter(nn.Module):
     def weight(self):
         r"""The weight (d, k) that the layer acts with, W0 + ΔW, computed at each reading (differentiable).
 
-        For code that reads a layer's weight instead of calling it, as the fast path of nn.TransformerEncoderLayer
-        does: it gets the adapted weight. Dropout is not in it.
+        For code that reads a layer's weight instead of calling the layer, as the inference path of
+        nn.TransformerEncoderLayer does: it gets the adapted weight. Dropout is not in it.
         """
         W = self.base.weight
         return W if self.merged else (W + self.delta_weight()).to(W.dtype)
@@ -76,9 +76,9 @@ class Adapter(nn.Module):
         r"""Change the base weight in place to W0 + ΔW, so that the forward costs no more than the base's.
 
         The sum is taken in float32 (float64 for a float64 base) and rounded once to the dtype of the weight.
-        keep_base=True keeps a copy of W0 outside of the state dict, from which ``unmerge`` restores it bit for bit.
-        A weight that is tied to another module (``tied_to``) would change there too, so it is refused; untie=True
-        gives this layer a weight of its own instead, and the twin stays as it was.
+        keep_base=True keeps a copy of W0 outside of the state dict; from it ``unmerge`` restores W0 bit for bit.
+        A weight that is tied to another module (``tied_to``) would change there too, so it is refused;
+        untie=True gives this layer a weight of its own, for good, and the twin stays as it was.
 
         Returns a MergeReport, with the share of ΔW that was lost in rounding.
 
@@ -90,8 +90,8 @@ class Adapter(nn.Module):
         check_flag("untie", untie)
         if self.tied_to and not untie:
             raise RuntimeError(
-                f"the weight of this layer is tied to {', '.join(self.tied_to)}, which a merge would change too; "
-                "pass untie=True to give the layer a weight of its own"
+                f"the weight of this layer is tied to {', '.join(self.tied_to)}, which a merge would change "
+                "too; pass untie=True to give the layer a weight of its own"
             )
         merged, report = self.merged_weight()
         kept = self.base.weight.detach().clone() if keep_base else None
@@ -104,24 +104,20 @@ class Adapter(nn.Module):
         return report
 
     def merged_weight(self):
-        r"""Return W0 + ΔW as ``merge`` would write it, and its MergeReport, and change nothing; raises as ``merge``."""
+        r"""Return what ``merge`` would write and report, or raise what it would raise, and change nothing."""
         if self.merged:
-            raise RuntimeError(
-                "this layer is merged already: merging twice would add ΔW twice (unmerge it first)"
-            )
+            raise RuntimeError("this layer is merged already: merging twice would add ΔW twice (unmerge it first)")
         W = self.base.weight
         elsewhere = [f"{name} on {p.device}" for name, p in self._parameters.items() if p.device != W.device]
         if elsewhere:
-            raise ValueError(
-                f"mixed devices: base.weight is on {W.device}, {', '.join(elsewhere)}; move them together"
-            )
+            raise ValueError(f"mixed devices: base.weight is on {W.device}, {', '.join(elsewhere)}; move them together")
         with torch.no_grad(), nullcontext() if W.is_meta else torch.autocast(W.device.type, enabled=False):
             return add_and_report(W, self.delta_weight())
 
     def unmerge(self):
-        r"""Change the base weight in place back to W0, bit for bit, from the copy that ``merge(keep_base=True)`` kept.
+        r"""Change the base weight in place back to W0, bit for bit, from the copy of ``merge(keep_base=True)``.
 
-        Subtracting ΔW again would not give W0 back, because the merge has rounded; so without the copy it is refused.
+        Subtracting ΔW again would not give W0 back, since the merge has rounded: without a copy it is refused.
 
         Raises:
             RuntimeError: not merged, or merged without a copy.

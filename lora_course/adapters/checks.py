@@ -1,6 +1,6 @@
 r"""What an argument must be, said once: each check returns the value or raises an error that names it.
 
-Symbols: r rank, alpha scale, p dropout probability, W (d, k) the weight of an nn.Linear with k inputs, d outputs.
+Symbols: r rank, alpha scale, W (d, k) the weight of an nn.Linear with k inputs and d outputs.
 """
 
 import math
@@ -16,7 +16,7 @@ FLOATS = (*HALF, torch.float32, torch.float64)
 
 
 def check_rank(r):
-    r"""Return ``r`` as an int; TypeError if it is not an integer (a bool is not), ValueError if it is below 1."""
+    r"""Return ``r`` as an int; TypeError if it is no integer (a bool is none), ValueError if it is below 1."""
     if isinstance(r, bool) or not isinstance(r, numbers.Integral):
         raise TypeError(f"r must be an integer of at least 1, got {r!r} of type {type(r).__name__}")
     if r < 1:
@@ -34,7 +34,7 @@ def _check_real(name, value, wanted):
 
 
 def check_alpha(alpha):
-    r"""Return ``alpha`` as an int or float; TypeError if it is no real number, ValueError unless positive and finite."""
+    r"""Return ``alpha`` as int or float; TypeError if not a real number, ValueError unless in (0, ∞)."""
     number = _check_real("alpha", alpha, "a positive, finite number")
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"alpha must be a positive, finite number, got {alpha!r}")
@@ -71,14 +71,12 @@ def check_model(model):
 
 
 def check_generator(generator):
-    r"""Return a torch.Generator or None; an int is taken as the seed of a new generator, TypeError otherwise."""
+    r"""Return a torch.Generator or None; an int is the seed of a new generator; TypeError otherwise."""
     if generator is None or isinstance(generator, torch.Generator):
         return generator
     if isinstance(generator, bool) or not isinstance(generator, numbers.Integral):
         kind = type(generator).__name__
-        raise TypeError(
-            f"generator must be a torch.Generator, an int seed or None, got {generator!r} of type {kind}"
-        )
+        raise TypeError(f"generator must be a torch.Generator, an int seed or None, got {generator!r} of type {kind}")
     return torch.Generator().manual_seed(int(generator))
 
 
@@ -99,9 +97,7 @@ def why_not_adaptable(module):
         )
     W = module._parameters.get("weight")
     if W is None or "parametrizations" in module._modules:
-        return (
-            "its weight is computed from other tensors (parametrization, weight norm): merging cannot set it"
-        )
+        return "its weight is computed from other tensors (parametrization, weight norm): merging cannot set it"
     if is_lazy(W):
         return f"it is a {kind.__name__} without a shape yet: send one batch through the model first"
     if kind.forward is not nn.Linear.forward:
@@ -114,7 +110,7 @@ def why_not_adaptable(module):
 
 
 def check_linear(name, module):
-    r"""Return ``module``, called ``name`` in errors; TypeError if it cannot be adapted, ValueError if mixed devices."""
+    r"""Return ``module``; TypeError (with ``name``) if it cannot be adapted, ValueError for mixed devices."""
     reason = why_not_adaptable(module)
     if reason is not None:
         raise TypeError(f"{name} cannot be adapted: {reason}")

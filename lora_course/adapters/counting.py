@@ -1,6 +1,6 @@
-r"""Parameters of a live model, each counted once: what is trained, what the adapters add, what was there before.
+r"""Parameters of a live model, each counted once: what is trained, what the adapters add, what was there.
 
-For the numbers from the shapes alone (r (d + k) per layer) see lora_course.theory; here the tensors are asked.
+Here the tensors are asked; by the formula, an adapter of rank r on a (d, k) weight has r (d + k) parameters.
 """
 
 from typing import NamedTuple
@@ -35,7 +35,7 @@ class ParameterCount(NamedTuple):
 
 
 def trainable_parameters(model):
-    r"""Return the list of the parameters of ``model`` with requires_grad, each once: what an optimizer is given.
+    r"""Return the list of the parameters with requires_grad, each once: what an optimizer is given.
 
     Raises TypeError if ``model`` is no nn.Module.
     """
@@ -43,16 +43,11 @@ def trainable_parameters(model):
 
 
 def count_parameters(model):
-    r"""Return the ParameterCount of ``model``; a shared or tied parameter counts once. Works on the meta device.
+    r"""Return the ParameterCount of ``model``; a shared or tied parameter counts once, also on the meta device.
 
     Raises TypeError if ``model`` is no nn.Module.
     """
-    own = {
-        p: None
-        for m in check_model(model).modules()
-        if isinstance(m, Adapter)
-        for p in m.parameters(recurse=False)
-    }
+    own = {p: None for m in check_model(model).modules() if isinstance(m, Adapter) for p in m.parameters(recurse=False)}
     adapter, total = numel(own), numel(model.parameters())
     return ParameterCount(numel(trainable_parameters(model)), adapter, total - adapter)
 

@@ -13,34 +13,34 @@ from lora_course.adapters.walk import owned_parameters, places, weight_twins
 
 
 def inject(model, target_modules, r, alpha, *, dropout=0.0, rslora=False, init="kaiming", generator=None):
-    r"""Change ``model`` in place: wrap each matching nn.Linear into a LoRALinear and freeze all other parameters.
+    r"""Change ``model`` in place: wrap each matching nn.Linear into a LoRALinear, freeze all other parameters.
 
-    It is all or nothing: after an error the model is as it was. The output stays the same, because B = 0. A layer
-    that is used twice is wrapped once, under all its names. ``remove(model)`` undoes it.
+    It is all or nothing: after an error the model is as it was. The output stays the same, because B = 0.
+    A layer that is used twice is wrapped once, under all its names. ``remove(model)`` undoes it.
 
     Args:
         model: any nn.Module.
-        target_modules: a list of suffixes (["q_proj", "v_proj"]: the name, or its last parts), or a str as regular
-            expression for the whole name, or a predicate ``(name, module) -> bool``. All that match must be
-            adaptable, see ``LoRALinear``; nn.MultiheadAttention's out_proj, whose forward is never called, is not.
+        target_modules: a list of suffixes (["q_proj", "v_proj"]: the name, or its last parts), or a str as
+            regular expression for the whole name, or a predicate ``(name, module) -> bool``. All that match
+            must be adaptable, see ``LoRALinear``; nn.MultiheadAttention's out_proj, never called, is not.
         r, alpha, dropout, rslora, init: as for ``LoRALinear``, the same for each layer. An r above min(d, k) is
-            allowed and reported.
-        generator: a torch.Generator or an int seed, drawn from layer by layer; None is torch's global generator.
+            allowed and reported: the rank of ΔW is capped there.
+        generator: a torch.Generator or an int seed, drawn from layer by layer; None is torch's global one.
 
-    Returns an InjectionReport: names, counts, layers where r exceeds min(d, k), layers used twice, tied weights.
+    Returns an InjectionReport: names, counts, layers with r > min(d, k), layers used twice, tied weights.
 
     Raises:
         TypeError: an argument of the wrong type, or a matched module that cannot be adapted.
-        ValueError: a bad value; no module matched (it lists near names); a model that has adapters already; mixed
-            devices (in one layer, or a model of which only a part has left the meta device).
+        ValueError: a bad value; no module matched (it lists near names); a model that has adapters already;
+            mixed devices (in one layer, or a model of which only a part has left the meta device).
     """
     check_model(model)
     everywhere = places(model)
     taken = [place.name for place in everywhere if isinstance(place.module, Adapter)]
     if taken:
         raise ValueError(
-            f"model has adapters already, at {_some(taken)}; take them off with remove(model), or merge them for good "
-            "with merge_all(model) and remove(model, keep_merged=True)"
+            f"model has adapters already, at {_some(taken)}; take them off with remove(model), or merge them "
+            "for good with merge_all(model) and remove(model, keep_merged=True)"
         )
     layers = _matched_layers(target_modules, everywhere)
     owned = owned_parameters(everywhere)
@@ -66,10 +66,12 @@ def inject(model, target_modules, r, alpha, *, dropout=0.0, rslora=False, init="
 
 
 def remove(model, keep_merged=False):
-    r"""Change ``model`` in place: take all adapters off, put the original nn.Linear objects back, restore the flags.
+    r"""Change ``model`` in place: take all adapters off, put the original nn.Linear objects and flags back.
 
-    ``requires_grad`` of every parameter becomes what it was before the injection. A merged adapter is refused, since
-    its base holds W0 + ΔW: unmerge first, or keep that with keep_merged=True. Returns the names of the layers.
+    ``requires_grad`` of every parameter becomes what it was before the injection. A merged adapter is refused,
+    since its base holds W0 + ΔW: unmerge first, or keep that with keep_merged=True.
+
+    Returns the names of the layers.
 
     Raises:
         TypeError: model is no nn.Module, or is itself an adapter (its layer is ``model.base``).
@@ -113,8 +115,8 @@ def _matched_layers(target_modules, everywhere):
     if on_meta and len(on_meta) < len(layers):
         elsewhere = next(name for name in layers if name not in on_meta)
         raise ValueError(
-            f"mixed devices: of the matched layers, {_some(on_meta)} on the meta device and others, as {elsewhere}, "
-            f"on {layers[elsewhere].weight.device}; load the whole model first"
+            f"mixed devices: of the matched layers, {_some(on_meta)} on the meta device and others, as "
+            f"{elsewhere}, on {layers[elsewhere].weight.device}; load the whole model first"
         )
     return layers
 
@@ -142,8 +144,6 @@ def _report(layers, everywhere, wrapped, twins, base):
         scaling=one.scaling,
         parameters=ParameterCount(trainable=added, adapter=added, base=base),
         above_full_rank=tuple(name for name, layer in layers.items() if one.r > min(layer.weight.shape)),
-        used_twice={
-            name: tuple(names[id(layer)][1:]) for name, layer in layers.items() if names[id(layer)][1:]
-        },
+        used_twice={name: tuple(names[id(layer)][1:]) for name, layer in layers.items() if names[id(layer)][1:]},
         tied={name: twins[id(layer)] for name, layer in layers.items() if id(layer) in twins},
     )

@@ -24,20 +24,20 @@ from lora_course.adapters.initialisers import INITIALISERS
 
 
 class LoRALinear(Adapter):
-    r"""Freeze the nn.Linear ``base`` in place and add the trained update ΔW = scaling · B A to what it computes.
+    r"""Freeze the nn.Linear ``base`` in place and add the trained update ΔW = scaling · B A to its weight.
 
     Args:
         base: an nn.Linear (or a subclass that keeps its forward); shared, not copied.
-        r: rank of the factors, an int of at least 1. The rank of ΔW is at most min(r, d, k): an r above min(d, k) is
-            allowed, as in PEFT, but only adds parameters.
+        r: number of rows of A, an int of at least 1. The rank of ΔW is at most min(r, d, k): an r above
+            min(d, k) is allowed, as in PEFT, but only adds parameters.
         alpha: positive and finite; scaling = alpha / r.
-        dropout: probability in [0, 1), applied in training to the input of the branch only, never to the base's.
-        rslora: scaling = alpha / √r instead (Kalajdzievski, 2023), with which gradients do not shrink as r grows.
+        dropout: probability in [0, 1), applied in training to the input of the branch, never to the base's.
+        rslora: scaling = alpha / √r instead (Kalajdzievski, 2023), so that a large r is not scaled away.
         init: start of A, "kaiming" (as PEFT) or "gaussian" (as the paper), see ``initialisers``; B starts at 0.
-        generator: a torch.Generator or an int seed for A; None draws from torch's global generator, as nn.Linear does.
+        generator: a torch.Generator or an int seed for A; None is torch's global generator, as for nn.Linear.
 
     Attributes:
-        lora_A: Parameter (r, k).  lora_B: Parameter (d, r).  Both float32 over a half-precision base, else its dtype.
+        lora_A: Parameter (r, k).  lora_B: Parameter (d, r).  In the base's dtype, float32 over half precision.
         scaling: the factor in front of B A, follows alpha, r and rslora.
         r, alpha, dropout, rslora, init: as given.  base, merged, tied_to: see ``Adapter``.
 
@@ -63,14 +63,14 @@ class LoRALinear(Adapter):
         return self.alpha / (math.sqrt(self.r) if self.rslora else self.r)
 
     def forward(self, x):
-        r"""Return h (..., d) for x (..., k): ``formula(x)``, by its shortcut where that applies; merged, the base's."""
+        r"""Return h (..., d) for x (..., k): ``formula(x)``, by a shortcut where one applies; merged, base(x)."""
         if self.merged:
             return self.base(x)
         h = fused.forward(self, x)
         return self.formula(x) if h is None else h
 
     def formula(self, x):
-        r"""Return h = W0 x + b + scaling · B A dropout(x), rows being samples; in the dtype of the base's output."""
+        r"""Return h = W0 x + b + scaling · B A dropout(x), rows being samples, in the dtype of base(x)."""
         h, z = self.base(x), F.dropout(x, self.dropout, self.training).to(self.lora_A.dtype)
         return (h + self.scaling * (z @ self.lora_A.T) @ self.lora_B.T).to(h.dtype)
 
@@ -80,7 +80,7 @@ class LoRALinear(Adapter):
         return self.scaling * self.lora_B.to(wide) @ self.lora_A.to(wide)
 
     def reset_parameters(self, generator=None):
-        r"""Change lora_A and lora_B in place to a new start, e.g. after ``to_empty`` has left the meta device.
+        r"""Change lora_A and lora_B in place to a new start, e.g. after ``to_empty`` on leaving the meta device.
 
         Raises RuntimeError if merged, TypeError for a bad ``generator``.
         """

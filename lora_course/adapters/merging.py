@@ -1,6 +1,6 @@
 r"""Merging and unmerging all adapters of a model, all or none.
 
-Symbols: W0 (d, k) a base weight, ΔW (d, k) the update of its adapter; merged means that W0 + ΔW is the base weight.
+Symbols: W0 (d, k) a base weight, ΔW (d, k) the update of its adapter; merged: W0 + ΔW is the base weight.
 """
 
 from contextlib import contextmanager
@@ -31,9 +31,9 @@ def _named(name):
 
 
 def merge_all(model, keep_base=False, untie=False):
-    r"""Change ``model`` in place: merge every adapter into its base weight, W0 + ΔW, or none if one cannot be.
+    r"""Change ``model`` in place: merge every adapter into its base weight, W0 + ΔW, or none if one cannot.
 
-    Ties are looked for afresh: a weight that another module uses too (an embedding, a second adapter's base) is
+    Ties are looked for afresh: a weight that another module uses too (an embedding, another adapter's base) is
     refused, unless untie=True gives each such layer a weight of its own; the twin then keeps its numbers.
     keep_base=True keeps a copy of each W0, for ``unmerge_all``.
 
@@ -50,12 +50,8 @@ def merge_all(model, keep_base=False, untie=False):
     twins = weight_twins(owned_parameters(places(model)), [adapter.base for adapter in adapters.values()])
     tied = {name: twins[id(a.base)] for name, a in adapters.items() if id(a.base) in twins}
     if tied and not untie:
-        says = "; ".join(
-            f"the weight of {name} is tied to {', '.join(others)}" for name, others in tied.items()
-        )
-        raise RuntimeError(
-            f"{says}, which a merge would change too; pass untie=True to give it a weight of its own"
-        )
+        says = "; ".join(f"the weight of {name} is tied to {', '.join(others)}" for name, others in tied.items())
+        raise RuntimeError(f"{says}, which a merge would change too; pass untie=True to give it a weight of its own")
     for name, adapter in adapters.items():  # all or none: each sum is tried before the first is written
         with _named(name):
             adapter.merged_weight()
@@ -67,7 +63,7 @@ def merge_all(model, keep_base=False, untie=False):
 
 
 def unmerge_all(model):
-    r"""Change ``model`` in place: bring every base weight back to W0, bit for bit, from the copies that were kept.
+    r"""Change ``model`` in place: bring every base weight back to W0, bit for bit, from the copies kept.
 
     Raises:
         TypeError: model is no nn.Module.

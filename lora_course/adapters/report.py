@@ -17,7 +17,7 @@ class InjectionReport:
     parameters: the ParameterCount of the model, adapters included.
     above_full_rank: names of the layers with r > min(d, k), where r - min(d, k) columns of B are of no use.
     used_twice: {name: other names of the same layer}; it was wrapped once, under all names.
-    tied: {name: parameters in the memory of its weight}; these layers refuse ``merge`` unless told untie=True.
+    tied: {name: parameters in the memory of its weight}; these layers refuse ``merge`` without untie=True.
     """
 
     adapted: tuple[str, ...]
@@ -42,16 +42,14 @@ class InjectionReport:
     def __repr__(self):
         n = len(self.adapted)
         lines = [
-            f"LoRA in {n} layer{'s' if n > 1 else ''}, r = {self.r}, alpha = {self.alpha}, scaling = {self.scaling:.4g}",
+            f"LoRA in {n} layer{'s' if n > 1 else ''}, "
+            f"r = {self.r}, alpha = {self.alpha}, scaling = {self.scaling:.4g}",
             f"  trainable: {self.trainable:,} of {self.total:,} parameters ({self.parameters.share:.4%})",
             f"  layers: {_brief(self.adapted)}",
         ]
         if self.above_full_rank:
             lines.append(f"  r above min(d, k), so more parameters than rank: {_brief(self.above_full_rank)}")
-        lines += [
-            f"  used twice, wrapped once: {name} = {' = '.join(more)}"
-            for name, more in self.used_twice.items()
-        ]
+        lines += [f"  used twice, wrapped once: {name} = {' = '.join(more)}" for name, more in self.used_twice.items()]
         lines += [
             f"  tied: {name} shares its weight with {', '.join(twins)}; merge needs untie=True"
             for name, twins in self.tied.items()

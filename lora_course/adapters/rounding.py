@@ -35,9 +35,9 @@ class MergeReport:
 
 
 def add_and_report(W, delta):
-    r"""Return W' = W + ΔW, rounded once from float32 (or wider) to W's dtype, and the MergeReport; W stays as it is.
+    r"""Return W' = W + ΔW, rounded once from float32 (or wider) to W's dtype, and the MergeReport.
 
-    Raises ValueError if W' has an entry that is not finite (an overflow of float16, or a NaN in an adapter).
+    W stays as it is. Raises ValueError if W' is not finite (an overflow of float16, or a NaN in an adapter).
     """
     wide = torch.promote_types(torch.promote_types(W.dtype, delta.dtype), torch.float32)
     before, delta = W.to(wide), delta.to(wide)
@@ -46,8 +46,8 @@ def add_and_report(W, delta):
         return merged, MergeReport(W.dtype, _NAN, _NAN, _NAN)
     if not torch.isfinite(merged).all():
         raise ValueError(
-            f"W + ΔW is not finite in {W.dtype} (largest |W + ΔW| is {(before + delta).abs().max().item():.3g}); "
-            "nothing was merged"
+            f"W + ΔW is not finite in {W.dtype}, the largest entry being "
+            f"{(before + delta).abs().max().item():.3g}; nothing was merged"
         )
     norm = torch.linalg.vector_norm(delta).item()
     lost = torch.linalg.vector_norm((merged.to(wide) - before) - delta).item()

@@ -1,6 +1,6 @@
 r"""Which modules ``target_modules`` means: a list of suffixes, a regular expression, or a predicate.
 
-Names are those of ``model.named_modules()``, e.g. "layers.0.self_attn.q_proj"; suffix = the name's last parts.
+Names are those of ``model.named_modules()``, e.g. "layers.0.self_attn.q_proj"; a suffix is its last parts.
 """
 
 import difflib
@@ -10,14 +10,14 @@ from torch import nn
 
 
 def matched_names(target_modules, named):
-    r"""Return the names that ``target_modules`` selects out of ``named``, a list of (name, module), in its order.
+    r"""Return the names that ``target_modules`` selects out of ``named``, a list of (name, module).
 
-    - list, tuple or set of str: a name equals an entry, or ends with "." and the entry; each entry must match;
+    - list, tuple or set of str: the name is an entry, or ends with "." and an entry; each entry must match;
     - str or compiled pattern: a regular expression that matches the whole name (``re.fullmatch``);
     - callable: ``target_modules(name, module)`` is true.
 
-    Raises TypeError for anything else, ValueError if nothing matches (it lists near names that exist) or if the
-    regular expression is not valid.
+    Raises TypeError for anything else, ValueError if nothing matches (it lists near names that exist) or if
+    the regular expression is not valid.
     """
     names = [name for name, _ in named]
     if isinstance(target_modules, (str, re.Pattern)):
@@ -31,8 +31,8 @@ def matched_names(target_modules, named):
         return found
     kind = type(target_modules).__name__
     raise TypeError(
-        "target_modules must be a list of suffixes, a regular expression or a predicate (name, module) -> bool, "
-        f"got {target_modules!r} of type {kind}"
+        "target_modules must be a list of suffixes, a regular expression or a predicate (name, module) -> "
+        f"bool, got {target_modules!r} of type {kind}"
     )
 
 
@@ -41,13 +41,11 @@ def _by_pattern(target_modules, named, names):
         pattern = re.compile(target_modules)
         found = [name for name in names if pattern.fullmatch(name)]
     except (re.error, TypeError) as error:
-        raise ValueError(
-            f"target_modules={target_modules!r} is no regular expression for names: {error}"
-        ) from error
+        raise ValueError(f"target_modules={target_modules!r} is no regular expression for names: {error}") from error
     if not found:
         hint = ""
         if any(_ends_with(name, pattern.pattern) for name in names):
-            hint = f" (a str is a regular expression for the whole name; for a suffix give [{pattern.pattern!r}])"
+            hint = f" (a str is a regular expression for all of it; for a suffix give [{pattern.pattern!r}])"
         raise ValueError(
             f"target_modules: no module name matches {pattern.pattern!r} as a whole{hint}; "
             + _near(pattern.pattern, named)

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 
 class Place(NamedTuple):
-    r"""One path to a module: its full name, the module that holds it (None for the model), the last part, itself."""
+    r"""One path to a module: full name, the module that holds it (None for the model), last part, itself."""
 
     name: str
     parent: nn.Module | None
@@ -20,7 +20,7 @@ class Place(NamedTuple):
 
 
 def places(model):
-    r"""Return the Places of all modules of ``model``, through every path, in the order of ``named_modules``."""
+    r"""Return the Places of all modules of ``model``, by every path, in the order of ``named_modules``."""
     found, above = [], set()
 
     def visit(name, parent, key, module):
@@ -37,7 +37,7 @@ def places(model):
 
 
 def _memory(p):
-    """Return a key that tensors of one storage share; without a storage that can be asked, the tensor's own."""
+    """Return a key that tensors of one storage share; without a storage to ask, the tensor's own."""
     if p.is_meta or is_lazy(p):
         return id(p)
     try:
@@ -71,7 +71,7 @@ def owned_parameters(everywhere):
 
 
 def weight_twins(owned, layers):
-    r"""Return {id(layer): names of the parameters of other modules in the memory of ``layer.weight``}, if any.
+    r"""Return {id(layer): names of the parameters of other modules in the memory of ``layer.weight``}.
 
     Found are a parameter that is shared, and one that is a view of the same numbers (a transpose, a slice).
     ``owned`` is what ``owned_parameters`` returns; a module that is used twice is no twin of itself.

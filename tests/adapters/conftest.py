@@ -48,9 +48,7 @@ class TinyLM(nn.Module):
     def __init__(self):
         super().__init__()
         self.embed = nn.Embedding(11, 6)
-        self.blocks = nn.ModuleList(
-            [nn.ModuleDict({"attn": Attention(), "mlp": nn.Linear(6, 6)}) for _ in range(2)]
-        )
+        self.blocks = nn.ModuleList([nn.ModuleDict({"attn": Attention(), "mlp": nn.Linear(6, 6)}) for _ in range(2)])
         self.norm = nn.LayerNorm(6)
         self.head = nn.Linear(6, 11, bias=False)
         self.head.weight = self.embed.weight

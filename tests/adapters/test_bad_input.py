@@ -28,9 +28,7 @@ ANYTHING = st.one_of(
     st.complex_numbers(),
     st.lists(st.integers()),
 )
-BAD_R = st.one_of(
-    ANYTHING, st.integers(max_value=0), st.floats(), st.just(torch.tensor(2)), st.just(np.float32(2))
-)
+BAD_R = st.one_of(ANYTHING, st.integers(max_value=0), st.floats(), st.just(torch.tensor(2)), st.just(np.float32(2)))
 BAD_ALPHA = st.one_of(
     ANYTHING, st.integers(max_value=0), st.floats(max_value=0), st.sampled_from([math.inf, math.nan, 10**400])
 )
@@ -108,9 +106,7 @@ def test_what_is_no_module_is_refused(call, model):
 
 @pytest.mark.parametrize("base", [None, nn.Conv2d(1, 1, 1), nn.Embedding(2, 2), nn.Linear, torch.ones(2, 2)])
 def test_a_base_that_is_no_linear_layer_is_refused_by_its_type(base):
-    with pytest.raises(
-        TypeError, match=f"base cannot be adapted: it is a {type(base).__name__}, not an nn.Linear"
-    ):
+    with pytest.raises(TypeError, match=f"base cannot be adapted: it is a {type(base).__name__}, not an nn.Linear"):
         LoRALinear(base, 2, 4)
 
 

@@ -14,9 +14,7 @@ def test_each_adapted_layer_trains_r_times_d_plus_k(tiny_lm):
     after = count_parameters(tiny_lm)
     assert after.trainable == after.adapter == 2 * 3 * ((8 + 6) + (6 + 6))
     assert after.base == before.base and after.total == after.base + after.adapter
-    assert (
-        after.share == after.trainable / after.total and after.share_of_base == after.trainable / after.base
-    )
+    assert after.share == after.trainable / after.total and after.share_of_base == after.trainable / after.base
 
 
 def test_tied_and_shared_parameters_count_once():
@@ -30,8 +28,7 @@ def test_qwen3_0_6b_with_rank_8_on_q_k_v_o_trains_2_293_760():
     shapes = {"q_proj": (1024, 2048), "k_proj": (1024, 1024), "v_proj": (1024, 1024), "o_proj": (2048, 1024)}
     with torch.device("meta"):
         model = nn.ModuleList(
-            nn.ModuleDict({name: nn.Linear(*shape, bias=False) for name, shape in shapes.items()})
-            for _ in range(28)
+            nn.ModuleDict({name: nn.Linear(*shape, bias=False) for name, shape in shapes.items()}) for _ in range(28)
         )
     report = inject(model, list(shapes), r=8, alpha=16)
     assert len(report.adapted) == 112 and report.trainable == 2_293_760

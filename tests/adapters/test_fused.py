@@ -117,9 +117,7 @@ def test_torch_func_transforms_see_the_readable_line(make_layer, draw):
 
 def test_many_adapters_at_once_by_vmap_over_stacked_factors(make_layer, draw):
     layers, x = [make_layer(seed=s) for s in range(3)], draw(4, 7)
-    stacked = {
-        name: torch.stack([getattr(m, name).detach() for m in layers]) for name in ("lora_A", "lora_B")
-    }
+    stacked = {name: torch.stack([getattr(m, name).detach() for m in layers]) for name in ("lora_A", "lora_B")}
     together = torch.func.vmap(lambda p: torch.func.functional_call(layers[0], p, (x,)))(stacked)
     for h, layer in zip(together, layers, strict=True):
         assert torch.allclose(h - layers[0].base(x), layer(x) - layer.base(x), rtol=0, atol=1e-12)

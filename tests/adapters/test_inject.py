@@ -15,13 +15,8 @@ ATTENTION = [f"blocks.{i}.attn.{p}" for i in (0, 1) for p in ("q_proj", "k_proj"
 
 def snapshot(model):
     """Everything that an error must leave alone: modules, tensors, values, flags, mode."""
-    modules = {
-        name: (id(m), m.training, sorted(vars(m))) for name, m in model.named_modules(remove_duplicate=False)
-    }
-    tensors = {
-        name: (id(p), p._version, p.requires_grad)
-        for name, p in model.named_parameters(remove_duplicate=False)
-    }
+    modules = {name: (id(m), m.training, sorted(vars(m))) for name, m in model.named_modules(remove_duplicate=False)}
+    tensors = {name: (id(p), p._version, p.requires_grad) for name, p in model.named_parameters(remove_duplicate=False)}
     return modules, tensors, {k: v.clone() for k, v in model.state_dict().items()}
 
 
@@ -58,11 +53,7 @@ def test_output_is_unchanged_by_injection_and_only_the_factors_are_trained(tiny_
         "lora_A",
         "lora_B",
     }
-    assert (
-        report.trainable
-        == 2 * (2 * (8 + 6) + 2 * (4 + 6))
-        == sum(p.numel() for p in trainable_parameters(tiny_lm))
-    )
+    assert report.trainable == 2 * (2 * (8 + 6) + 2 * (4 + 6)) == sum(p.numel() for p in trainable_parameters(tiny_lm))
     assert report.total == sum(p.numel() for p in tiny_lm.parameters())
     assert report.parameters == count_parameters(tiny_lm)
 
@@ -122,9 +113,7 @@ def test_a_layer_that_is_used_twice_is_wrapped_once_under_all_its_names(target):
     model = Shared()
     original = model.first
     report = inject(model, target, r=2, alpha=4)
-    assert (
-        isinstance(model.first, LoRALinear) and model.first is model.second and model.first.base is original
-    )
+    assert isinstance(model.first, LoRALinear) and model.first is model.second and model.first.base is original
     assert report.adapted == ("first",) and report.used_twice == {"first": ("second",)}
     assert report.trainable == 2 * (4 + 4) and not report.tied
     merge_all(model)
@@ -181,9 +170,7 @@ def test_remove_refuses_a_merged_model_unless_told_to_keep_the_update(tiny_lm, t
     inject(tiny_lm, ["mlp"], r=2, alpha=3)
     output = stir(tiny_lm)(tokens)
     merge_all(tiny_lm)
-    with pytest.raises(
-        RuntimeError, match="blocks.0.mlp, blocks.1.mlp are merged: call unmerge_all.*keep_merged=True"
-    ):
+    with pytest.raises(RuntimeError, match="blocks.0.mlp, blocks.1.mlp are merged: call unmerge_all.*keep_merged=True"):
         remove(tiny_lm)
     assert isinstance(tiny_lm.blocks[0]["mlp"], LoRALinear)
     remove(tiny_lm, keep_merged=True)
@@ -288,9 +275,7 @@ def unusual_layers():
     yield LoRALinear(nn.Linear(4, 4), 1, 1), "adapters already|LoRALinear"
 
 
-@pytest.mark.parametrize(
-    ("layer", "message"), [*unusual_layers()], ids=lambda v: v if isinstance(v, str) else "layer"
-)
+@pytest.mark.parametrize(("layer", "message"), [*unusual_layers()], ids=lambda v: v if isinstance(v, str) else "layer")
 def test_layers_that_cannot_be_adapted_are_named_with_the_reason(layer, message):
     model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(layer))
     ids = [id(m) for m in model.modules()]

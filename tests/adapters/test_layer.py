@@ -69,9 +69,7 @@ def test_delta_weight_is_scaling_times_B_A_of_shape_d_k_and_differentiable(make_
     layer = make_layer()
     delta = layer.delta_weight()
     assert delta.shape == (5, 7)
-    assert torch.allclose(
-        delta, 1.5 * torch.einsum("dr,rk->dk", layer.lora_B, layer.lora_A), rtol=0, atol=1e-12
-    )
+    assert torch.allclose(delta, 1.5 * torch.einsum("dr,rk->dk", layer.lora_B, layer.lora_A), rtol=0, atol=1e-12)
     delta.sum().backward()
     assert torch.allclose(layer.lora_A.grad, 1.5 * layer.lora_B.sum(0)[:, None].expand(3, 7))
 
@@ -140,16 +138,11 @@ def test_train_and_eval_reach_the_base_and_the_mode_of_the_base_is_taken_over():
 def test_over_a_half_precision_base_the_factors_are_float32_and_the_output_is_half(dtype):
     layer = LoRALinear(nn.Linear(16, 12, dtype=dtype), 4, 8, generator=0)
     nn.init.normal_(layer.lora_B, generator=torch.Generator().manual_seed(1))
-    assert (
-        layer.lora_A.dtype == layer.lora_B.dtype == torch.float32
-        and layer.delta_weight().dtype == torch.float32
-    )
+    assert layer.lora_A.dtype == layer.lora_B.dtype == torch.float32 and layer.delta_weight().dtype == torch.float32
     x = torch.randn(9, 16, generator=torch.Generator().manual_seed(2)).to(dtype)
     h = layer(x)
     assert h.dtype == dtype and layer.weight.dtype == dtype
-    exact = (
-        x.double() @ (layer.base.weight.double() + layer.delta_weight().double()).T + layer.base.bias.double()
-    )
+    exact = x.double() @ (layer.base.weight.double() + layer.delta_weight().double()).T + layer.base.bias.double()
     assert (h.double() - exact).abs().max() < 4 * torch.finfo(dtype).eps * exact.abs().max()
     h.sum().backward()
     assert layer.lora_A.grad.dtype == torch.float32 and layer.lora_A.grad.any()

@@ -32,12 +32,7 @@ def test_with_a_copy_unmerge_is_exact_to_the_bit(make_layer, dtype, seed):
         layer.merge(keep_base=True)
         assert not torch.equal(W, before)
         layer.unmerge()
-        assert (
-            layer.base.weight is W
-            and torch.equal(W, before)
-            and not layer.merged
-            and layer.kept_weight is None
-        )
+        assert layer.base.weight is W and torch.equal(W, before) and not layer.merged and layer.kept_weight is None
 
 
 def test_subtracting_the_update_again_would_not_be_exact(make_layer):
@@ -129,9 +124,7 @@ def test_a_zero_update_loses_nothing():
     layer = LoRALinear(nn.Linear(3, 4, dtype=torch.bfloat16), 2, 4)
     before = layer.base.weight.clone()
     report = layer.merge()
-    assert (report.delta_norm, report.lost, report.unchanged) == (0, 0, 0) and torch.equal(
-        layer.base.weight, before
-    )
+    assert (report.delta_norm, report.lost, report.unchanged) == (0, 0, 0) and torch.equal(layer.base.weight, before)
 
 
 def test_on_the_meta_device_a_merge_is_a_change_of_state():
@@ -273,8 +266,6 @@ def test_separate_slices_of_one_buffer_are_no_twins():
 
 
 def test_ties_are_seen_on_the_meta_device():
-    model = nn.ModuleDict(
-        {"embed": nn.Embedding(9, 4, device="meta"), "head": nn.Linear(4, 9, device="meta")}
-    )
+    model = nn.ModuleDict({"embed": nn.Embedding(9, 4, device="meta"), "head": nn.Linear(4, 9, device="meta")})
     model["head"].weight = model["embed"].weight
     assert inject(model, ["head"], r=2, alpha=3).tied == {"head": ("embed.weight",)}

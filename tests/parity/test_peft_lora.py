@@ -23,9 +23,7 @@ def pair(d, k, r, alpha, bias=True, seed=0, dtype=torch.float32, dropout=0.0, rs
     with torch.no_grad():
         for p in base.parameters():
             p.copy_(torch.randn(p.shape, generator=generator) / math.sqrt(k))
-    config = peft.LoraConfig(
-        r=r, lora_alpha=alpha, target_modules=["layer"], lora_dropout=dropout, use_rslora=rslora
-    )
+    config = peft.LoraConfig(r=r, lora_alpha=alpha, target_modules=["layer"], lora_dropout=dropout, use_rslora=rslora)
     model = peft.get_peft_model(nn.ModuleDict({"layer": copy.deepcopy(base)}), config)
     theirs = model.base_model.model["layer"]
     ours = LoRALinear(base, r, alpha, dropout=dropout, rslora=rslora, generator=generator)
@@ -117,9 +115,7 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.blocks = nn.ModuleList(
-            nn.ModuleDict(
-                {"q_proj": nn.Linear(12, 20), "v_proj": nn.Linear(12, 8, bias=False), "o": nn.Linear(28, 12)}
-            )
+            nn.ModuleDict({"q_proj": nn.Linear(12, 20), "v_proj": nn.Linear(12, 8, bias=False), "o": nn.Linear(28, 12)})
             for _ in range(3)
         )
         self.head = nn.Linear(12, 5)
@@ -130,16 +126,12 @@ class Net(nn.Module):
         return self.head(x)
 
 
-@pytest.mark.parametrize(
-    "target", [["q_proj", "v_proj"], ["blocks.1.o", "q_proj"], r"blocks\.[02]\..*|head", ["head"]]
-)
+@pytest.mark.parametrize("target", [["q_proj", "v_proj"], ["blocks.1.o", "q_proj"], r"blocks\.[02]\..*|head", ["head"]])
 def test_the_same_selection_adapts_the_same_layers_with_the_same_counts(target):
     ours, theirs = Net(), Net()
     report = inject(ours, target, r=4, alpha=6)
     theirs = peft.get_peft_model(theirs, peft.LoraConfig(r=4, lora_alpha=6, target_modules=target))
-    adapted = {
-        n for n, m in theirs.base_model.model.named_modules() if isinstance(m, peft.tuners.lora.Linear)
-    }
+    adapted = {n for n, m in theirs.base_model.model.named_modules() if isinstance(m, peft.tuners.lora.Linear)}
     assert set(report.adapted) == adapted
     assert (report.trainable, report.total) == theirs.get_nb_trainable_parameters()
     assert count_parameters(ours) == report.parameters
@@ -168,9 +160,7 @@ def test_ten_training_steps_follow_the_same_path():
     inject(ours, ["q_proj", "o"], r=4, alpha=6, generator=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = peft.get_peft_model(
-            theirs, peft.LoraConfig(r=4, lora_alpha=6, target_modules=["q_proj", "o"])
-        )
+        theirs = peft.get_peft_model(theirs, peft.LoraConfig(r=4, lora_alpha=6, target_modules=["q_proj", "o"]))
     named = dict(theirs.base_model.model.named_parameters())
     with torch.no_grad():
         for name, p in ours.named_parameters():

@@ -152,9 +152,13 @@ def axe_script() -> str:
 
 
 def findings(page, impacts=("serious", "critical")) -> list[str]:
-    r"""What axe-core finds on the open page, one line a node, of the given impacts."""
+    r"""What axe-core finds on the open page, one line a node, of the given impacts.
+
+    Thins the page out before (see repeats in probe.js): do not use it for anything afterwards.
+    """
     if not page.evaluate("typeof axe === 'object'"):
         page.evaluate(axe_script())
+    page.evaluate("lcProbe.repeats()")
     # preload would fetch style sheets, which a browser refuses on file:// pages
     report = page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")
     return [

@@ -155,6 +155,29 @@ window.lcProbe = (() => {
       return [scroll.scrollWidth, scroll.clientWidth, out.slice(0, 5).map((e) => e.outerHTML.slice(0, 160))];
     },
 
+    // take out words of code and formulas that look like ones before them (ink, size, all grounds): axe needs ten
+    // seconds to judge each of thousands, and says the same of all
+    repeats: () => {
+      const known = new Map();
+      const grounds = (e) => {
+        if (!e || e === document.body) return "";
+        if (!known.has(e)) {
+          const style = getComputedStyle(e);
+          const own = `${style.backgroundColor} ${style.backgroundImage} ${style.opacity}`;
+          known.set(e, `${own}/${grounds(e.parentElement)}`);
+        }
+        return known.get(e);
+      };
+      const [seen, twins] = [new Set(), []];
+      for (const e of document.querySelectorAll("article pre span:not(:has(*)), article mjx-container > *")) {
+        const style = getComputedStyle(e);
+        const look = [e.localName, style.color, style.fontSize, style.fontWeight, grounds(e)].join();
+        if (seen.has(look)) twins.push(e);
+        seen.add(look);
+      }
+      for (const e of twins) e.matches("pre *") ? e.replaceWith(e.textContent) : e.remove();
+    },
+
     // what scrolls sideways and cannot be reached by keyboard
     unreachable: () =>
       [...document.querySelectorAll("article *")]
