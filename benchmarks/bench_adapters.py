@@ -130,7 +130,7 @@ def _qwen3_skeleton(device, layers=28, hidden=1024, heads=16, kv_heads=8, head_d
 
 
 def injection_ratio(device, r=8, pairs=9):
-    """Injection into the 112 q, k, v, o layers of Qwen3-0.6B's shapes, ours / get_peft_model's; building not counted."""
+    """Injection into the 112 q, k, v, o layers of Qwen3-0.6B's shapes, ours / get_peft_model."""
     targets = ["q_proj", "k_proj", "v_proj", "o_proj"]
     ratios = []
     for pair in range(pairs + 1):
