@@ -8,6 +8,7 @@ on an error prints the notebook, the cell, its source and the traceback, and exi
 
 import argparse
 import os
+import re
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -46,12 +47,14 @@ def execute(path: Path, timeout: int):
     return notebook, result
 
 
-def failing_cell(notebook) -> str:
-    """Name and source of the cell that raised."""
+def failure(notebook, result) -> str:
+    """What failed: cell, its source and its own traceback (or, for a dead kernel or a time-out, nbclient's)."""
     for number, cell in enumerate(notebook.cells):
-        if any(out.output_type == "error" for out in cell.get("outputs", [])):
-            return f"cell {cell.get('id', number)!r} (number {number}):\n{cell.source}"
-    return "cell unknown (the kernel died or timed out)"
+        for out in cell.get("outputs", []):
+            if out.output_type == "error":
+                traceback = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(out.traceback))
+                return f"cell {cell.get('id', number)!r} (number {number}):\n\n{cell.source}\n\n{traceback}"
+    return f"cell unknown:\n\n{result.exc_string}"
 
 
 def main() -> int:
@@ -87,7 +90,7 @@ def main() -> int:
             bundle = CacheBundleIn(notebook, record.uri, data={"execution_seconds": result.time})
             cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
     for path, notebook, result in failures:
-        print(f"\n{path.relative_to(ROOT)}, {failing_cell(notebook)}\n{result.exc_string}", file=sys.stderr)
+        print(f"\n{path.relative_to(ROOT)}, {failure(notebook, result)}", file=sys.stderr)
     if todo and not failures:
         print(f"  {len(todo)} notebook(s) in {time.perf_counter() - start:.0f} s")
     return 1 if failures else 0

@@ -10,6 +10,8 @@ from torch.nn.utils import parametrize
 
 from lora_course.adapters import LoRALinear, fused
 
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own, in jvp and trace
+
 
 def gradients(f, layer, x, g):
     inputs = [x, layer.lora_A, layer.lora_B]
@@ -34,8 +36,8 @@ def test_shortcut_equals_the_line_in_value_and_gradients(make_layer, draw, seed,
 @pytest.mark.parametrize("seed", range(2))
 def test_shortcut_equals_the_line_under_dropout_with_the_same_mask(make_layer, draw, seed):
     layer, x, g = make_layer(dropout=0.4, seed=seed), draw(6, 7, grad=True), draw(6, 5, seed=1)
-    assert fused.forward(layer, x) is not None
     with torch.random.fork_rng():
+        assert fused.forward(layer, x) is not None
         torch.manual_seed(seed)
         fast = gradients(layer, layer, x, g)
         torch.manual_seed(seed)

@@ -86,12 +86,12 @@ def explores(site):
 
 @pytest.fixture(scope="session")
 def measured(visitor):
-    r"""`measured(page, setting)`: what one first visit showed, as a dictionary, so that tests share it."""
+    r"""`measured(page, setting)`: what one visit showed (on a desktop: a first one), shared by the tests."""
     done = {}
 
     def of(page, setting=Setting()):  # noqa: B008
         if (page, setting) not in done:
-            with visitor.open(page, setting, first=True) as visit:
+            with visitor.open(page, setting, first=setting.width == 1280) as visit:
                 seen = {name: visit.probe(name) for name in ("formulas", "sideways", "wordless")}
                 if setting.transport == "http":
                     seen["contrast"] = contrast(visit)

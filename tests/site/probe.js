@@ -133,7 +133,17 @@ window.lcProbe = (() => {
         const found = node.textContent.match(/\$\$|\\[([]|\\[a-zA-Z]{2,}|\$[^$\s][^$]*[\\^_][^$]*\$/);
         if (found) raw.push(`${found[0]} in: ${node.textContent.trim().slice(0, 100)}`);
       }
+      const cut = (formula) => {
+        for (let p = formula.parentElement; p !== main; p = p.parentElement) {
+          if (getComputedStyle(p).overflowX === "hidden")
+            return formula.getBoundingClientRect().right > p.getBoundingClientRect().right + 1;
+          if (getComputedStyle(p).overflowX !== "visible") return false;
+        }
+        return formula.getBoundingClientRect().right > window.innerWidth;
+      };
+      const visible = [...main.querySelectorAll("mjx-container")].filter((e) => e.checkVisibility());
       return {
+        cut: visible.filter(cut).map((e) => e.textContent.trim().slice(0, 80)),
         wanted: [...main.querySelectorAll(".math")].filter((e) => !e.parentElement.closest(".math")).length,
         set: main.querySelectorAll("mjx-container").length,
         broken: [...main.querySelectorAll("mjx-merror, [data-mjx-error]")].map((e) => e.outerHTML.slice(0, 200)),
@@ -155,7 +165,7 @@ window.lcProbe = (() => {
       return [scroll.scrollWidth, scroll.clientWidth, out.slice(0, 5).map((e) => e.outerHTML.slice(0, 160))];
     },
 
-    // take out words of code and formulas that look like ones before them (ink, size, all grounds): axe needs ten
+    // make plain text of the words of code that look like ones before them (ink, size, all grounds): axe needs ten
     // seconds to judge each of thousands, and says the same of all
     repeats: () => {
       const known = new Map();
@@ -169,13 +179,13 @@ window.lcProbe = (() => {
         return known.get(e);
       };
       const [seen, twins] = [new Set(), []];
-      for (const e of document.querySelectorAll("article pre span:not(:has(*)), article mjx-container > *")) {
+      for (const e of document.querySelectorAll("article pre span:not(:has(*))")) {
         const style = getComputedStyle(e);
         const look = [e.localName, style.color, style.fontSize, style.fontWeight, grounds(e)].join();
         if (seen.has(look)) twins.push(e);
         seen.add(look);
       }
-      for (const e of twins) e.matches("pre *") ? e.replaceWith(e.textContent) : e.remove();
+      for (const e of twins) e.replaceWith(e.textContent);
     },
 
     // what scrolls sideways and cannot be reached by keyboard

@@ -36,6 +36,11 @@ def test_every_formula_is_set_and_no_source_of_one_is_left(page_path, setting, m
     assert formulas["set"] == formulas["wanted"]
 
 
+@settings
+def test_no_formula_is_cut_off(page_path, setting, measured):
+    assert measured(page_path, setting)["formulas"]["cut"] == []
+
+
 @pytest.mark.parametrize("setting", [s for s in SETTINGS if s.width == 360], ids=str)
 def test_phone_does_not_scroll_sideways(page_path, setting, measured):
     page, window, sticking_out = measured(page_path, setting)["sideways"]

@@ -10,14 +10,14 @@
   // a formula that scrolls can be reached by Tab, one that does not is no stop on the way
   const formulas = () => {
     for (const formula of document.querySelectorAll(".bd-article .math > mjx-container")) {
+      const box = formula.parentElement;
+      const line = box.matches("span") && formula.closest("p, li, td, th, dd, summary, div");
       formula.classList.remove("lc-scrolls");
-      const line = formula.parentElement.matches("span") && formula.closest("p, li, td, th, dd, summary, div");
-      const scrolls = line
-        ? formula.getBoundingClientRect().width > line.clientWidth + 1
-        : formula.scrollWidth > formula.clientWidth + 1;
-      formula.classList.toggle("lc-scrolls", scrolls);
-      if (scrolls) formula.tabIndex = 0;
-      else formula.removeAttribute("tabindex");
+      if (line) formula.classList.toggle("lc-scrolls", formula.getBoundingClientRect().width > line.clientWidth + 1);
+      for (const part of line ? [formula] : [formula, box]) {
+        if (part.scrollWidth > part.clientWidth + 1) part.tabIndex = 0;
+        else part.removeAttribute("tabindex");
+      }
     }
   };
   let waiting = 0;
