@@ -97,7 +97,7 @@ def why_not_adaptable(module):
         )
     W = module._parameters.get("weight")
     if W is None or "parametrizations" in module._modules:
-        return "its weight is computed from other tensors (parametrization, weight norm): merging cannot set it"
+        return "its weight or bias is computed from other tensors (parametrization, weight norm)"
     if is_lazy(W):
         return f"it is a {kind.__name__} without a shape yet: send one batch through the model first"
     if kind.forward is not nn.Linear.forward:

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 from lora_course.adapters import LoRALinear, count_parameters, inject, merge_all, remove, trainable_parameters
 
@@ -270,6 +270,7 @@ def unusual_layers():
     yield Doubled(4, 4), "its class Doubled has a forward of its own"
     yield nn.LazyLinear(4), "send one batch"
     yield parametrized, "computed from other tensors"
+    yield parametrize.register_parametrization(nn.Linear(4, 4), "bias", nn.Softplus()), "computed from other tensors"
     yield nn.Bilinear(4, 4, 4), "it is a Bilinear"
     yield nn.Linear(4, 4, dtype=torch.complex64), "complex64"
     yield LoRALinear(nn.Linear(4, 4), 1, 1), "adapters already|LoRALinear"
