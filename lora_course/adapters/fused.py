@@ -25,6 +25,7 @@ def _transforming():
     return (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0  # e.g. FlopCounterMode, which knows no product in place
         or forward_ad._current_level >= 0
         or torch.jit.is_tracing()
     )
@@ -43,8 +44,8 @@ def forward(layer, x):
     r"""Return what ``layer.formula(x)`` would return, or None where the shortcut does not apply.
 
     It applies to ordinary tensors of one dtype on one device, a frozen base without hooks, and reverse-mode
-    autograd of any order; not under torch.compile, torch.func, forward-mode AD, tracing or autocast, and not on
-    the meta device. There the formula itself has to be run.
+    autograd of any order; not under torch.compile, torch.func, forward-mode AD, tracing, dispatch modes or
+    autocast, and not on the meta device. There the formula itself has to be run.
     """
     base, A, B = layer.base, layer.lora_A, layer.lora_B
     W, b = base.weight, base.bias
@@ -103,8 +104,10 @@ class FusedLoRA(torch.autograd.Function):
         grad_B = (codes @ g).T if need_B else None
         U = ctx.scaling * (B.T @ g.T)
         grad_A = U @ branch_input.reshape(-1, W.shape[1]) if need_A else None
-        grad_x = g @ W if need_x else None
-        if need_x and z is None:
-            grad_x.addmm_(U.T, A)
-        grad_z = (U.T @ A).view(z.shape) if need_z else None
-        return grad_x.view(x.shape) if need_x else None, grad_z, None, None, grad_A, grad_B, None
+        through_branch = U.T @ A if need_z or (need_x and z is None) else None
+        if need_x:
+            grad_x = (through_branch.addmm_(g, W) if z is None else g @ W).view(x.shape)
+        else:
+            grad_x = None
+        grad_z = through_branch.view(z.shape) if need_z else None
+        return grad_x, grad_z, None, None, grad_A, grad_B, None

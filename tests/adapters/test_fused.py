@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.utils import parametrize
+from torch.utils.flop_counter import FlopCounterMode
 
 from lora_course.adapters import LoRALinear, fused
 
@@ -173,6 +174,14 @@ def test_a_backward_inside_of_autocast_keeps_the_precision_of_its_forward(make_l
         fast = torch.autograd.grad(loss, [x, layer.lora_A, layer.lora_B])
     for a, b in zip(fast, plain, strict=True):
         assert a.dtype == torch.float32 and torch.allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_the_flop_counter_of_torch_counts_every_product(make_layer, draw):
+    layer, x = make_layer(), draw(4, 7, grad=True)
+    with FlopCounterMode(display=False) as counter:
+        layer(x).sum().backward()
+    base, factor = 2 * 4 * 5 * 7, 2 * 4 * 3 * (5 + 7)
+    assert counter.get_total_flops() == 2 * base + 3 * factor
 
 
 def test_meta_tensors_give_shapes():

@@ -74,6 +74,9 @@ def visitor(browser, site):
 @pytest.fixture(scope="session")
 def explores(site):
     r"""`explores(page)`: the Explore objects of the page's notebook, made anew in this process, by id."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
     done = {}
 
     def of(page):
@@ -81,7 +84,12 @@ def explores(site):
             done[page] = explores_of((ROOT / page).with_suffix(".ipynb"))
         return done[page]
 
-    return of
+    # as in the book's kernels (cache.book_environment): more threads add up in another order, and pixels differ
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield of
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

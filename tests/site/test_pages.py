@@ -54,5 +54,5 @@ def test_every_picture_has_words(page_path, measured):
 def test_ids_are_unique(page_path, site):
     html = (site / page_path).read_text("utf8")
     html = re.sub(r"<script\b.*?</script>", "", html, flags=re.S)
-    twice = {name: n for name, n in Counter(re.findall(r'\sid="([^"]+)"', html)).items() if n > 1}
+    twice = {name: n for name, n in Counter(re.findall(r"""<[^>]*\sid=["']([^"'>]+)""", html)).items() if n > 1}
     assert twice == {}
