@@ -45,9 +45,7 @@ def commands(text: str) -> set[str]:
     """Targets named after `make` in code: in backticks, in blocks and in `run:` lines."""
     code = re.findall(r"`([^`\n]+)`|^\s*(?:-? ?run: )?(make .*)$", text, re.MULTILINE)
     lines = [" ".join(parts).strip() for parts in code]
-    words = [
-        word for line in lines if re.match(r"make( |$)", line) for word in line.split("#")[0].split()[1:]
-    ]
+    words = [word for line in lines if re.match(r"make( |$)", line) for word in line.split("#")[0].split()[1:]]
     return {word for word in words if "=" not in word}
 
 
@@ -70,9 +68,7 @@ def test_make_help_lists_every_target_that_a_person_calls():
     parts = {need for needs, listed in known.values() if listed for need in needs}
     assert phony == known.keys()
     assert [name for name in sorted(phony - parts) if not known[name][1]] == []
-    shown = subprocess.run(
-        ["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
+    shown = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {line.split()[0] for line in shown.splitlines()} == {name for name in known if known[name][1]}
 
 
@@ -113,9 +109,7 @@ def test_workflows_are_valid_and_each_job_has_a_time_limit():
 def test_actions_are_pinned_by_commit_with_the_version_beside():
     for path in WORKFLOWS:
         for line in re.findall(r"uses:.*", path.read_text("utf8")):
-            assert re.fullmatch(r"uses: [\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+(\.\d+)*", line), (
-                f"{path.name}: {line}"
-            )
+            assert re.fullmatch(r"uses: [\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+(\.\d+)*", line), f"{path.name}: {line}"
 
 
 def test_the_citation_file_is_valid():

@@ -49,9 +49,7 @@ def wrong_arrows(path, text=None):
         if top == "lora_course" and rest and rest[0] in ARROWS and rest[0] not in ARROWS[part] | {part}:
             yield f"{path.relative_to(ROOT)} imports {name}"
         outside = top != "lora_course" and top not in sys.stdlib_module_names
-        if outside and (
-            top in FORBIDDEN.get(part, ()) or (part == "theory" and top not in ALLOWED_IN_THEORY)
-        ):
+        if outside and (top in FORBIDDEN.get(part, ()) or (part == "theory" and top not in ALLOWED_IN_THEORY)):
             yield f"{path.relative_to(ROOT)} imports {name}"
 
 
@@ -65,10 +63,7 @@ def undocumented(path, text=None):
     while pending:
         parent, prefix = pending.pop()
         for node in parent.body:
-            if (
-                not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-                or node.name[0] == "_"
-            ):
+            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or node.name[0] == "_":
                 continue
             name = f"{prefix}{node.name}"
             if not ast.get_docstring(node):
@@ -101,18 +96,14 @@ def test_modules_are_short(path):
 
 def test_package_is_a_small_helper():
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
-    theory_and_adapters = [
-        n for p, n in lines.items() if p.relative_to(PACKAGE).parts[0] in ("adapters", "theory")
-    ]
+    theory_and_adapters = [n for p, n in lines.items() if p.relative_to(PACKAGE).parts[0] in ("adapters", "theory")]
     assert sum(theory_and_adapters) < 2000
     assert sum(lines.values()) < 4000
 
 
 def test_importing_theory_loads_numpy_and_nothing_heavier():
     code = "import sys, lora_course.theory; print(*{name.split('.')[0] for name in sys.modules})"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    ).stdout
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert "numpy" in loaded.split()
     assert not {"torch", "matplotlib", "scipy", "sklearn", "IPython"} & set(loaded.split())
 
@@ -142,11 +133,7 @@ def tracked(root):
     listed = subprocess.run(command, cwd=root, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("this tree is no git checkout")
-    return [
-        file
-        for file in listed.stdout.splitlines()
-        if not file.startswith("_build/") and ".egg-info/" not in file
-    ]
+    return [file for file in listed.stdout.splitlines() if not file.startswith("_build/") and ".egg-info/" not in file]
 
 
 def test_only_config_knows_the_address():
@@ -203,9 +190,7 @@ def test_stray_address_is_found(tmp_path):
     (tmp_path / "chapters").mkdir()
     (tmp_path / "_config.yml").write_text("repository:\n  url: https://github.com/ada/lora\n")
     (tmp_path / "README.md").write_text("https://github.com/ada/lora\nhttps://github.com/eve/lora\n")
-    (tmp_path / "Makefile").write_text(
-        "# https://ada.github.io/lora\n# https://github.com/huggingface/peft\n"
-    )
+    (tmp_path / "Makefile").write_text("# https://ada.github.io/lora\n# https://github.com/huggingface/peft\n")
     assert list(address_leaks(tmp_path, ["_config.yml", "README.md", "Makefile"], "ada/lora")) == [
         "README.md:2: github.com/eve/lora is not the address in _config.yml, ada/lora",
         "Makefile:1: knows the address, but set_repository.py does not rewrite this file",

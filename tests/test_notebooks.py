@@ -75,9 +75,7 @@ def test_sources_of_claims_are_in_the_bibliography():
 
 # --- the rules themselves, on small notebooks
 
-CONFIG = (
-    "title: x\nrepository:\n  # the address\n  url: https://github.com/ada/lora\n  branch: main\nhtml: {}\n"
-)
+CONFIG = "title: x\nrepository:\n  # the address\n  url: https://github.com/ada/lora\n  branch: main\nhtml: {}\n"
 SETUP = rules.SETUP.replace("{repository}", "ada/lora").replace("{ref}", "main")
 
 LEDGER = """
@@ -250,18 +248,13 @@ def test_claim_in_a_cell_that_need_not_succeed_is_found(tree, tag):
 
 def test_claim_that_no_cell_settles_is_found(tree):
     problems = all_problems(tree, tree[1](replaced("show", "claim('S9-3').show()")))
-    assert problems == [
-        "chapters/one.ipynb: claim S9-2 must be settled here once, claim('S9-2').show(), not 0 times"
-    ]
+    assert problems == ["chapters/one.ipynb: claim S9-2 must be settled here once, claim('S9-2').show(), not 0 times"]
 
 
 def test_claim_that_is_settled_twice_or_elsewhere_is_found(tree):
     root, write, claims = tree
     notebook = write([*GOOD, ("code", "again", "claim('S9-3').show()")])
-    assert any(
-        "claim S9-3 must be settled here once" in p and "not 2 times" in p
-        for p in all_problems(tree, notebook)
-    )
+    assert any("claim S9-3 must be settled here once" in p and "not 2 times" in p for p in all_problems(tree, notebook))
     elsewhere = notebook._replace(file="chapters/two.ipynb")
     uses = claim_rules.claim_problems(elsewhere, claims)[1]
     found = list(map(str, chapter_rules.home_problems(claims, uses, root)))
@@ -386,9 +379,7 @@ def test_file_that_is_no_notebook_is_named(tree):
         rules.book_notebooks(tree[0])
 
 
-@pytest.mark.parametrize(
-    "text", ["title: x\n", "repository:\n  url: https://example.org/a/b\n", "html:\n  url: x\n"]
-)
+@pytest.mark.parametrize("text", ["title: x\n", "repository:\n  url: https://example.org/a/b\n", "html:\n  url: x\n"])
 def test_config_without_address_is_an_error(tree, text):
     (tree[0] / "_config.yml").write_text(text)
     with pytest.raises(ValueError, match="_config.yml: repository.url must be"):

@@ -89,9 +89,7 @@ def test_folder_stands_for_its_notebooks(notebook, capsys):
 
 def test_cleaning_runs_as_a_script(notebook):
     script = ROOT / "tools/clean_notebooks.py"
-    run = subprocess.run(
-        [sys.executable, str(script), "--check", str(notebook)], capture_output=True, text=True
-    )
+    run = subprocess.run([sys.executable, str(script), "--check", str(notebook)], capture_output=True, text=True)
     assert run.returncode == 1 and "cell 'train'" in run.stderr
 
 
@@ -130,9 +128,7 @@ def test_setting_the_address_twice_changes_nothing_and_back_gives_the_same_bytes
     assert tool.set_repository("ada/lora", "v1.0", root=copy) == []
     assert tool.set_repository("ada/lora", root=copy) == []
     for path, text in middle.items():
-        path.write_text(
-            tool.readdressed(text, "ada/lora", rules.repository_of(ROOT), first), encoding="utf-8"
-        )
+        path.write_text(tool.readdressed(text, "ada/lora", rules.repository_of(ROOT), first), encoding="utf-8")
     assert texts(copy) == before
 
 

@@ -80,19 +80,13 @@ def page_problems(notebook, bibliography):
                 yield Problem(notebook.file, name, f"references.bib has no entry {key!r}")
         for what, pattern in _FOREIGN.items():
             if re.search(pattern, source, re.IGNORECASE | re.MULTILINE):
-                yield Problem(
-                    notebook.file, name, f"has {what}: pages must not fetch or run anything of others"
-                )
+                yield Problem(notebook.file, name, f"has {what}: pages must not fetch or run anything of others")
 
 
 def bibliography_keys(root):
     r"""The keys of references.bib; empty if there is no such file."""
     path = Path(root) / "references.bib"
-    return (
-        set(re.findall(r"^@\w+\{\s*([^,\s]+)", path.read_text("utf-8"), re.MULTILINE))
-        if path.is_file()
-        else set()
-    )
+    return set(re.findall(r"^@\w+\{\s*([^,\s]+)", path.read_text("utf-8"), re.MULTILINE)) if path.is_file() else set()
 
 
 def source_problems(claims, bibliography):

@@ -11,9 +11,7 @@ from typing import NamedTuple
 from notebook_rules import Problem
 
 # calls that only rewrap a number, and the modules from which they may come
-_WRAPPERS = set(
-    "int float bool abs round min max sum len tuple list range array asarray tensor as_tensor".split()
-)
+_WRAPPERS = set("int float bool abs round min max sum len tuple list range array asarray tensor as_tensor".split())
 _WRAPPERS |= set("float16 float32 float64 int32 int64".split())
 _MODULES = set("np numpy torch math builtins".split())
 
@@ -182,9 +180,7 @@ def claim_problems(notebook, claims):
                 id, verb, what = _judge(call, method, claims, typed)
                 if not what and not _is_shown(statement, tree.body[-1]):
                     what = f"claim {id}: show its box, as the cell's last expression or inside display(...)"
-                if not what and {"skip-execution", "raises-exception"} & set(
-                    cell["metadata"].get("tags", [])
-                ):
+                if not what and {"skip-execution", "raises-exception"} & set(cell["metadata"].get("tags", [])):
                     what = f"claim {id}: this cell is not executed, or may fail"
                 if what:
                     problems.append(Problem(notebook.file, name, what))

@@ -26,9 +26,7 @@ from notebook_rules import (
 
 def main(arguments=None):
     r"""Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing, only report")
     parser.add_argument("paths", nargs="*", type=Path, help="notebooks (default: all of the book)")
     options = parser.parse_args(arguments)

@@ -166,9 +166,7 @@ def setup_problems(notebook, repository, ref=None):
     same = source == before + middle + after and re.fullmatch(re.escape(ref) if ref else REF, middle)
     if not same or cell.get("id") != "setup":
         wanted = expected.replace("{ref}", ref or "REF")
-        what = (
-            f"the first code cell must be the set-up cell, with id 'setup' and exactly this text:\n{wanted}"
-        )
+        what = f"the first code cell must be the set-up cell, with id 'setup' and exactly this text:\n{wanted}"
         yield Problem(notebook.file, name, what)
 
 

@@ -63,9 +63,7 @@ def set_repository(repository, ref=None, root=ROOT):
 
 def main(arguments=None):
     r"""Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("repository", metavar="OWNER/NAME")
     parser.add_argument("--ref", help="branch, tag or commit that the set-up cells install")
     options = parser.parse_args(arguments)

@@ -85,6 +85,9 @@ _REPAIRS = [
     (r'<link[^>]*href="[^"]*sphinx-thebe\.css[^"]*"[^>]*>\s*', ""),
     (r'<script type="text/x-thebe-config">.*?</script>\s*', ""),
     (r"<script>kernelName = .*?</script>\s*", ""),
+    # icons come twice, as fonts and as half a megabyte of script: the fonts do, also without scripts
+    (r'<script[^>]*src="[^"]*scripts/fontawesome\.js[^"]*"[^>]*></script>\s*', ""),
+    (r'<link[^>]*href="[^"]*scripts/fontawesome\.js[^"]*"[^>]*>\s*', ""),
     # a slot for advertisements of another host
     (r'<div class="sidebar-primary-item">\s*<div id="ethical-ad-placement".*?</div>\s*</div>', ""),
     # colors hang on data-theme="light" or "dark"; "auto" leaves a page without scripts uncolored and makes a

@@ -5,6 +5,7 @@ errors, points the Colab button to the published branch, repairs what the theme 
 build whose pages would ask another host for anything.
 """
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -23,8 +24,16 @@ def _prepare(app: Sphinx, config) -> None:
     root = Path(app.confdir)
     config.nb_execution_cache_path = str(cache_path(root))
     config.lora_course_key = cache_key(root)  # rebuild="env": a changed package re-reads every page
+    config.lora_course_look = _look()  # rebuild="html": a changed style or script writes every page again
     config.html_static_path.append(str(STATIC))
     app.warningiserror = app.keep_going = True  # also for plain `jupyter-book build .`
+
+
+def _look() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(STATIC.iterdir()):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _colab_from_published(app, pagename, templatename, context, doctree) -> None:
@@ -54,6 +63,7 @@ def _finish(app: Sphinx, exception) -> None:
 def setup(app: Sphinx) -> dict:
     r"""Register the extension (called by Sphinx)."""
     app.add_config_value("lora_course_key", "", "env")
+    app.add_config_value("lora_course_look", "", "html")
     app.connect("config-inited", _prepare)
     app.connect("html-page-context", _colab_from_published, priority=600)
     app.connect("build-finished", _finish)

@@ -34,6 +34,18 @@ def test_shortcut_equals_the_line_in_value_and_gradients(make_layer, draw, seed,
         assert torch.allclose(layer(x), plain[0], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [16, 48, 40, 0])
+@pytest.mark.parametrize(("d", "k", "r"), [(512, 512, 3), (512, 6, 8), (6, 1024, 8), (512, 512, 9)])
+def test_shortcut_equals_the_line_where_rows_are_whole_pages_long(make_layer, draw, bias, rows, d, k, r):
+    layer, x, g = make_layer(d, k, r, bias=bias), draw(rows, k, grad=True), draw(rows, d, seed=2)
+    fast, plain = gradients(layer, layer, x, g), gradients(layer.formula, layer, x, g)
+    assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-10) for a, b in zip(fast, plain, strict=True))
+    again, line = ([*torch.autograd.grad(f(x).sin().sum(), x, create_graph=True)] for f in (layer, layer.formula))
+    fast, plain = (torch.autograd.grad(first[0].square().sum(), layer.lora_A)[0] for first in (again, line))
+    assert torch.allclose(fast, plain, rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_shortcut_equals_the_line_under_dropout_with_the_same_mask(make_layer, draw, seed):
     layer, x, g = make_layer(dropout=0.4, seed=seed), draw(6, 7, grad=True), draw(6, 5, seed=1)

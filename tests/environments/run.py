@@ -38,9 +38,7 @@ def pip(python: Path, *args: str | Path) -> None:
 
 def packages(python: Path) -> dict[str, str]:
     """Name and version of all that is installed beside that Python."""
-    listed = subprocess.check_output(
-        [python, "-m", "pip", "list", "--format=json"], stderr=subprocess.DEVNULL
-    )
+    listed = subprocess.check_output([python, "-m", "pip", "list", "--format=json"], stderr=subprocess.DEVNULL)
     return {package["name"]: package["version"] for package in json.loads(listed)}
 
 
@@ -66,9 +64,7 @@ def add_package(python: Path, folder: Path) -> None:
     # a copy, because building in the tree would leave folders there and pick up stale ones
     source = folder / "source"
     shutil.rmtree(source, ignore_errors=True)
-    shutil.copytree(
-        ROOT / "lora_course", source / "lora_course", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(ROOT / "lora_course", source / "lora_course", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source)
     before = packages(python)
@@ -81,16 +77,12 @@ def add_package(python: Path, folder: Path) -> None:
     check = subprocess.run([python, "-m", "pip", "check"], capture_output=True, text=True).stdout
     if unmet := [line for line in check.splitlines() if line.replace("-", "_").startswith("lora_course")]:
         sys.exit("\n".join(unmet))
-    print(
-        f"== lora_course added; the other {len(before.keys() - ours)} packages are as they were", flush=True
-    )
+    print(f"== lora_course added; the other {len(before.keys() - ours)} packages are as they were", flush=True)
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=["colab", "oldest", "newest", "here"])
     parser.add_argument("--torch", help="a version of torch instead of the one in the list")
     args = parser.parse_args()

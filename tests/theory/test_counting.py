@@ -151,9 +151,7 @@ def test_training_bytes_are_those_that_torch_holds_after_a_step(optimizer, momen
 
 
 @pytest.mark.parametrize("name", ["d", "k", "r"])
-@pytest.mark.parametrize(
-    "value,error", [(0, ValueError), (-1, ValueError), (2.5, TypeError), (True, TypeError)]
-)
+@pytest.mark.parametrize("value,error", [(0, ValueError), (-1, ValueError), (2.5, TypeError), (True, TypeError)])
 def test_bad_sizes_are_named(name, value, error):
     arguments = {"d": 6, "k": 5, "r": 2, name: value}
     for count in (t.adapter_parameters, t.flops_factored, t.share_of_branch_dimensions):
