@@ -1,0 +1,1 @@
+"""Speed and weight as ratios against peers; see __main__.py."""

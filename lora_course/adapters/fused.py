@@ -79,7 +79,7 @@ def _lift(codes, factor, b=None):
         # rows that lie whole pages apart evict each other from the cache; 16 at a time have room: 2.4 times faster
         codes = codes.reshape(r, N // 16, 16).permute(1, 2, 0)
         factor = factor.expand(N // 16, r, m)
-        return (codes @ factor if b is None else torch.baddbmm(b, codes, factor)).view(N, m)
+        return (torch.bmm(codes, factor) if b is None else torch.baddbmm(b, codes, factor)).view(N, m)
     return codes.T @ factor if b is None else torch.addmm(b, codes.T, factor)
 
 
