@@ -71,12 +71,15 @@ def check_model(model):
 
 
 def check_generator(generator):
-    r"""Return a torch.Generator or None; an int is the seed of a new generator; TypeError otherwise."""
-    if generator is None or isinstance(generator, torch.Generator):
+    r"""Return a torch.Generator; an int is the seed of a new one; TypeError otherwise.
+
+    There is no default that draws from torch's global generator: no call of this library changes its state.
+    """
+    if isinstance(generator, torch.Generator):
         return generator
     if isinstance(generator, bool) or not isinstance(generator, numbers.Integral):
         kind = type(generator).__name__
-        raise TypeError(f"generator must be a torch.Generator, an int seed or None, got {generator!r} of type {kind}")
+        raise TypeError(f"generator must be a torch.Generator or an int seed, got {generator!r} of type {kind}")
     return torch.Generator().manual_seed(int(generator))
 
 

@@ -19,13 +19,13 @@ def _start(W, r, generator, fill):
     """Return A, filled on the generator's device by ``fill(A)``, and B = 0, both on W's device."""
     d, k = W.shape
     dtype, device = factor_dtype(W.dtype), W.device
-    A = torch.empty(r, k, dtype=dtype, device=device if generator is None or W.is_meta else generator.device)
+    A = torch.empty(r, k, dtype=dtype, device=device if W.is_meta else generator.device)
     if not W.is_meta:  # a meta tensor holds no numbers, and must not use up the generator
         fill(A)
     return A if A.device == device else A.to(device), torch.zeros(d, r, dtype=dtype, device=device)
 
 
-def kaiming(W, r, generator=None):
+def kaiming(W, r, generator):
     r"""Return A with entries from U(-1/√k, 1/√k), each of variance 1/(3k), and B = 0.
 
     This is PEFT's default (``init_lora_weights=True``) and loralib's: ``kaiming_uniform_(A, a=√5)``, the start
@@ -35,7 +35,7 @@ def kaiming(W, r, generator=None):
     return _start(W, r, generator, lambda A: A.uniform_(-bound, bound, generator=generator))
 
 
-def gaussian(W, r, generator=None):
+def gaussian(W, r, generator):
     r"""Return A with entries from N(0, 1/r²), i.e. standard deviation 1/r, and B = 0.
 
     The paper (Hu et al., 2021, Section 4.1) says "random Gaussian" for A and zero for B and names no variance.

@@ -12,7 +12,7 @@ from lora_course.adapters.targets import matched_names
 from lora_course.adapters.walk import owned_parameters, places, weight_twins
 
 
-def inject(model, target_modules, r, alpha, *, dropout=0.0, rslora=False, init="kaiming", generator=None):
+def inject(model, target_modules, r, alpha, *, dropout=0.0, rslora=False, init="kaiming", generator=0):
     r"""Change ``model`` in place: wrap each matching nn.Linear into a LoRALinear, freeze all other parameters.
 
     It is all or nothing: after an error the model is as it was. The output stays the same, because B = 0.
@@ -25,7 +25,7 @@ def inject(model, target_modules, r, alpha, *, dropout=0.0, rslora=False, init="
             must be adaptable, see ``LoRALinear``; nn.MultiheadAttention's out_proj, never called, is not.
         r, alpha, dropout, rslora, init: as for ``LoRALinear``, the same for each layer. An r above min(d, k) is
             allowed and reported: the rank of ΔW is capped there.
-        generator: a torch.Generator or an int seed, drawn from layer by layer; None is torch's global one.
+        generator: a torch.Generator or an int seed, drawn from layer by layer.
 
     Returns an InjectionReport: names, counts, layers with r > min(d, k), layers used twice, tied weights.
 

@@ -34,7 +34,7 @@ class LoRALinear(Adapter):
         dropout: probability in [0, 1), applied in training to the input of the branch, never to the base's.
         rslora: scaling = alpha / √r instead (Kalajdzievski, 2023), so that a large r is not scaled away.
         init: start of A, "kaiming" (as PEFT) or "gaussian" (as the paper), see ``initialisers``; B starts at 0.
-        generator: a torch.Generator or an int seed for A; None is torch's global generator, as for nn.Linear.
+        generator: a torch.Generator or an int seed for A.
 
     Attributes:
         lora_A: Parameter (r, k).  lora_B: Parameter (d, r).  In the base's dtype, float32 over half precision.
@@ -46,7 +46,7 @@ class LoRALinear(Adapter):
     Source: Hu et al. (2021), LoRA, Section 4.1, Eq. (3).
     """
 
-    def __init__(self, base, r, alpha, dropout=0.0, rslora=False, init="kaiming", generator=None):
+    def __init__(self, base, r, alpha, dropout=0.0, rslora=False, init="kaiming", generator=0):
         r, alpha, dropout = check_rank(r), check_alpha(alpha), check_dropout(dropout)
         check_flag("rslora", rslora)
         check_choice("init", init, INITIALISERS)
@@ -79,7 +79,7 @@ class LoRALinear(Adapter):
         wide = torch.promote_types(self.lora_A.dtype, torch.float32)
         return self.scaling * self.lora_B.to(wide) @ self.lora_A.to(wide)
 
-    def reset_parameters(self, generator=None):
+    def reset_parameters(self, generator=0):
         r"""Change lora_A and lora_B in place to a new start, e.g. after ``to_empty`` on leaving the meta device.
 
         Raises RuntimeError if merged, TypeError for a bad ``generator``.

@@ -7,19 +7,17 @@ import sys
 import lora_course.adapters
 
 CODE = """
-import json, sys, time
+import json, sys
 import torch
-before, start = set(sys.modules), time.perf_counter()
+before = set(sys.modules)
 import lora_course.adapters
-seconds = time.perf_counter() - start
-print(json.dumps([seconds, sorted({name.partition('.')[0] for name in set(sys.modules) - before})]))
+print(json.dumps(sorted({name.partition('.')[0] for name in set(sys.modules) - before})))
 """
 
 
-def test_the_import_costs_at_most_half_a_second_and_loads_no_other_package():
+def test_the_import_loads_no_other_package():  # its seconds stand in `make bench`
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
-    seconds, packages = json.loads(done.stdout)
-    assert seconds <= 0.5
+    packages = json.loads(done.stdout)
     assert set(packages) - set(sys.stdlib_module_names) == {"lora_course"}
 
 
