@@ -71,8 +71,8 @@ colab: $(VENV)/.installed  ## the notebooks under Colab's package versions
 oldest: $(VENV)/.installed  ## the tests under the lower bounds of pyproject.toml
 	$(BIN)/python -m tests.environments.run oldest
 
-fuzz: $(VENV)/.installed  ## the hypothesis tests with many more examples
-	$(BIN)/python -m pytest -q tests/adapters tests/theory tests/book --hypothesis-profile long -n $(JOBS)
+fuzz: $(VENV)/.installed  ## 10,000 damaged adapter files, and the hypothesis tests with many more examples
+	LORA_COURSE_FUZZ=10000 $(BIN)/python -m pytest -q tests/adapters tests/theory tests/book --hypothesis-profile long -n $(JOBS)
 
 bench: $(VENV)/.installed site  ## ratios against peers, slider speed, page weight
 	$(BIN)/python -m benchmarks

@@ -149,9 +149,9 @@ def injection_ratio(device, r=8, pairs=9):
     return statistics.median(ratios[1:])  # PEFT's first call imports further modules, for seconds
 
 
-def import_seconds(runs=5):
-    """Seconds of ``import lora_course.adapters`` after ``import torch``, in fresh interpreters."""
-    code = "import torch, time; t = time.perf_counter(); import lora_course.adapters; print(time.perf_counter() - t)"
+def import_seconds(package="lora_course.adapters", runs=5):
+    """Seconds of importing a package after ``import torch``, in fresh interpreters."""
+    code = f"import torch, time; t = time.perf_counter(); import {package}; print(time.perf_counter() - t)"
     times = [
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(runs)
     ]
@@ -174,7 +174,8 @@ def run():
             ("layer r=64", layer_ratio(64), 1.03, f"{layer}, / PEFT"),
             ("injection", injection_ratio("meta"), 0.10, f"{shapes}, / get_peft_model"),
             ("injection in memory", injection_ratio("cpu"), None, "the same, and both fill 9 MB of new memory"),
-            ("import", import_seconds(), 0.50, "seconds of import lora_course.adapters after import torch"),
+            ("import", own := import_seconds(), 0.50, "seconds of import lora_course.adapters after import torch"),
+            ("import / PEFT", own / import_seconds("peft", runs=2), None, "the same / import peft"),
         ]
     finally:
         torch.set_num_threads(threads)

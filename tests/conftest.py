@@ -45,3 +45,11 @@ def global_random_state(request):
         pytest.fail("the test changed the state of Python's global generator; pass a seed or random.Random")
     if not same(numpy, np.random.get_state()):
         pytest.fail("the test changed the state of numpy's global generator; pass a seed or a Generator")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what tests have to say besides passing (a fuzz its count), which xdist's workers would swallow."""
+    for report in terminalreporter.getreports("passed"):
+        for key, text in report.user_properties:
+            if key == "says":
+                terminalreporter.write_line(text)

@@ -29,9 +29,10 @@ class Adapter(nn.Module):
 
     merged = False
     tied_to = ()
+    check_base = staticmethod(check_linear)  # (name, module): raises unless the module can be a base
 
     def __init__(self, base):
-        check_linear("base", base)
+        self.check_base("base", base)
         super().__init__()
         self.base = base
         self.register_buffer("kept_weight", None, persistent=False)

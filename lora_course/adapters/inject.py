@@ -3,29 +3,45 @@ r"""Putting LoRA into a model and taking it out again, by the names of its layer
 Symbols: r rank, alpha scale, W (d, k) the weight of an adapted nn.Linear with d outputs and k inputs.
 """
 
+from torch import nn
+
 from lora_course.adapters.adapter import Adapter
-from lora_course.adapters.checks import check_flag, check_generator, check_linear, check_model
+from lora_course.adapters.checks import check_choice, check_flag, check_generator, check_linear, check_model
+from lora_course.adapters.conv import LoRAConv2d
 from lora_course.adapters.counting import ParameterCount, numel
+from lora_course.adapters.initialisers import INITIALISERS
+from lora_course.adapters.install import check_bare, install, restore_flags, some
 from lora_course.adapters.layer import LoRALinear
+from lora_course.adapters.merging import named
+from lora_course.adapters.nf4 import NF4Linear, QLoRALinear
+from lora_course.adapters.origin import check_can_undo, has_origin, prepare_start, undo_start
 from lora_course.adapters.report import InjectionReport
+from lora_course.adapters.starts import STARTS
 from lora_course.adapters.targets import matched_names
 from lora_course.adapters.walk import owned_parameters, places, weight_twins
 
 
-def inject(model, target_modules, r, alpha, *, dropout=0.0, rslora=False, init="kaiming", generator=0):
-    r"""Change ``model`` in place: wrap each matching nn.Linear into a LoRALinear, freeze all other parameters.
+def inject(model, target_modules, r, alpha, *, adapter=None, init=None, generator=0, **options):
+    r"""Change ``model`` in place: wrap each matching nn.Linear into an adapter, freeze all other parameters.
 
-    It is all or nothing: after an error the model is as it was. The output stays the same, because B = 0.
-    A layer that is used twice is wrapped once, under all its names. ``remove(model)`` undoes it.
+    It is all or nothing: after an error the model is as it was. The output stays the same, because ΔW = 0 at
+    the start (or because the base gives up what ΔW starts with, see ``init``). A layer that is used twice is
+    wrapped once, under all its names. ``remove(model)`` undoes it.
 
     Args:
         model: any nn.Module.
         target_modules: a list of suffixes (["q_proj", "v_proj"]: the name, or its last parts), or a str as
             regular expression for the whole name, or a predicate ``(name, module) -> bool``. All that match
             must be adaptable, see ``LoRALinear``; nn.MultiheadAttention's out_proj, never called, is not.
-        r, alpha, dropout, rslora, init: as for ``LoRALinear``, the same for each layer. An r above min(d, k) is
-            allowed and reported: the rank of ΔW is capped there.
+        r, alpha: as for ``LoRALinear``, the same for each layer. An r above min(d, k) is allowed and reported: the
+            rank of ΔW is capped there.
+        adapter: None for LoRA on what is there (LoRALinear; LoRAConv2d on an nn.Conv2d; QLoRALinear on an
+            NF4Linear); DoRALinear, SVDLinear, or any callable ``(base, r, alpha, generator=..., **options)`` that
+            returns an Adapter.
+        init: None for the adapter's own; "kaiming" or "gaussian"; or, for LoRALinear, a start that changes the
+            base: "b_random", "pissa", "milora", "olora" (see ``start``; for "lora_ga" use ``start_all``).
         generator: a torch.Generator or an int seed, drawn from layer by layer.
+        options: what the adapter takes besides, e.g. dropout and rslora.
 
     Returns an InjectionReport: names, counts, layers with r > min(d, k), layers used twice, tied weights.
 
@@ -36,33 +52,30 @@ def inject(model, target_modules, r, alpha, *, dropout=0.0, rslora=False, init="
     """
     check_model(model)
     everywhere = places(model)
-    taken = [place.name for place in everywhere if isinstance(place.module, Adapter)]
-    if taken:
-        raise ValueError(
-            f"model has adapters already, at {_some(taken)}; take them off with remove(model), or merge them "
-            "for good with merge_all(model) and remove(model, keep_merged=True)"
-        )
-    layers = _matched_layers(target_modules, everywhere)
-    owned = owned_parameters(everywhere)
-    twins = weight_twins(owned, layers.values())
-    options = {"dropout": dropout, "rslora": rslora, "init": init, "generator": check_generator(generator)}
-    distinct = {id(p): (name, p) for _, name, p in reversed(owned)}
-    trained = {name: p.requires_grad for name, p in distinct.values()}
-    try:
-        wrapped = {id(layer): LoRALinear(layer, r, alpha, **options) for layer in layers.values()}
-    except BaseException:
-        _restore_flags(model, trained)
-        raise
-    for _, p in distinct.values():
-        p.requires_grad_(False)
-    for place in everywhere:
-        if id(place.module) in wrapped:
-            place.parent.add_module(place.key, wrapped[id(place.module)])
-    for key, adapter in wrapped.items():
-        adapter.tied_to = twins.get(key, ())
-    model._trained_before = trained
-    base = numel(p for _, p in distinct.values())
-    return _report(layers, everywhere, wrapped, twins, base)
+    check_bare(everywhere)
+    layers = matched_layers(target_modules, everywhere, adapter)
+    generator = check_generator(generator)
+    if init is not None:
+        check_choice("init", init, [*INITIALISERS, *(name for name in STARTS if name != "lora_ga")])
+    if init in INITIALISERS:
+        options["init"] = init
+    twins = weight_twins(owned_parameters(everywhere), layers.values()) if init in STARTS else {}
+    starts = []
+
+    def maker(name):
+        def make(layer):
+            made = (adapter or adapter_for(layer))(layer, r, alpha, generator=generator, **options)
+            if init in STARTS:
+                with named(name):
+                    starts.append(prepare_start(made, init, generator, tied_to=twins.get(id(layer), ())))
+            return made
+
+        return make
+
+    adapters = install(model, {name: maker(name) for name in layers}, everywhere)
+    for carry_out in starts:
+        carry_out()
+    return _report(layers, everywhere, adapters)
 
 
 def remove(model, keep_merged=False):
@@ -88,19 +101,30 @@ def remove(model, keep_merged=False):
     merged = [place.name for place in found if place.module.merged]
     if merged and not keep_merged:
         raise RuntimeError(
-            f"{_some(merged)} {'is' if len(merged) == 1 else 'are'} merged: call unmerge_all(model) first, "
+            f"{some(merged)} {'is' if len(merged) == 1 else 'are'} merged: call unmerge_all(model) first, "
             "or pass keep_merged=True to leave the update in the weights"
         )
+    started = {id(p.module): p for p in found if has_origin(p.module) and not p.module.merged}
+    for place in started.values():
+        with named(place.name):
+            check_can_undo(place.module)
+    for place in started.values():
+        undo_start(place.module)
     for place in found:
         place.parent.add_module(place.key, place.module.base)
-        _restore_flags(place.module.base, place.module._trained_before)
+        restore_flags(place.module.base, place.module._trained_before)
     for module in model.modules():
-        _restore_flags(module, module.__dict__.pop("_trained_before", {}))
+        restore_flags(module, module.__dict__.pop("_trained_before", {}))
     return tuple(dict.fromkeys(place.name for place in found))
 
 
-def _matched_layers(target_modules, everywhere):
-    """Return {first name: layer} of the distinct matched layers, each of them checked."""
+def adapter_for(layer):
+    r"""Return the class that adapts a layer of this kind where none was named."""
+    return QLoRALinear if isinstance(layer, NF4Linear) else LoRAConv2d if isinstance(layer, nn.Conv2d) else LoRALinear
+
+
+def matched_layers(target_modules, everywhere, adapter=None):
+    r"""Return {first name: layer} of the distinct matched layers, each of them checked; raises as ``inject``."""
     chosen = set(matched_names(target_modules, [(place.name, place.module) for place in everywhere]))
     ids = {id(place.module) for place in everywhere if place.name in chosen}
     layers, seen = {}, set()
@@ -110,40 +134,32 @@ def _matched_layers(target_modules, everywhere):
         if parent is None:
             raise TypeError("target_modules matches the model itself, which has no place to be replaced in")
         seen.add(id(module))
-        layers[name] = check_linear(f"{name!r}, matched by target_modules,", module)
+        check_base = getattr(adapter or adapter_for(module), "check_base", check_linear)
+        layers[name] = check_base(f"{name!r}, matched by target_modules,", module)
     on_meta = [name for name, layer in layers.items() if layer.weight.is_meta]
     if on_meta and len(on_meta) < len(layers):
         elsewhere = next(name for name in layers if name not in on_meta)
         raise ValueError(
-            f"mixed devices: of the matched layers, {_some(on_meta)} on the meta device and others, as "
+            f"mixed devices: of the matched layers, {some(on_meta)} on the meta device and others, as "
             f"{elsewhere}, on {layers[elsewhere].weight.device}; load the whole model first"
         )
     return layers
 
 
-def _restore_flags(module, trained):
-    for name, p in module.named_parameters():
-        if name in trained:
-            p.requires_grad_(trained[name])
-
-
-def _some(names):
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
-
-def _report(layers, everywhere, wrapped, twins, base):
-    names = {key: [] for key in wrapped}
+def _report(layers, everywhere, adapters):
+    names = {id(layer): [] for layer in layers.values()}
     for place in everywhere:
         names.get(id(place.module), []).append(place.name)
-    one = next(iter(wrapped.values()))
-    added = numel(p for adapter in wrapped.values() for p in adapter._parameters.values())
+    one = next(iter(adapters.values()))
+    added = numel(p for adapter in adapters.values() for p in adapter._parameters.values())
+    base = numel({id(p): p for _, _, p in owned_parameters(everywhere)}.values())
     return InjectionReport(
         adapted=tuple(layers),
         r=one.r,
         alpha=one.alpha,
         scaling=one.scaling,
         parameters=ParameterCount(trainable=added, adapter=added, base=base),
-        above_full_rank=tuple(name for name, layer in layers.items() if one.r > min(layer.weight.shape)),
+        above_full_rank=tuple(n for n, la in layers.items() if one.r > min(len(la.weight), la.weight[0].numel())),
         used_twice={name: tuple(names[id(layer)][1:]) for name, layer in layers.items() if names[id(layer)][1:]},
-        tied={name: twins[id(layer)] for name, layer in layers.items() if id(layer) in twins},
+        tied={name: adapter.tied_to for name, adapter in adapters.items() if adapter.tied_to},
     )

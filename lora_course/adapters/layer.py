@@ -82,8 +82,10 @@ class LoRALinear(Adapter):
     def reset_parameters(self, generator=0):
         r"""Change lora_A and lora_B in place to a new start, e.g. after ``to_empty`` on leaving the meta device.
 
-        Raises RuntimeError if merged, TypeError for a bad ``generator``.
+        Raises RuntimeError if merged or started from its own weight, TypeError for a bad ``generator``.
         """
+        if getattr(self, "origin", None) is not None:
+            raise RuntimeError("this layer is started from its own weight: undo_start it first")
         if self.merged:
             raise RuntimeError("this layer is merged: its start cannot be drawn anew (unmerge it first)")
         with torch.no_grad():

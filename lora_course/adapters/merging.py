@@ -22,8 +22,8 @@ def _adapters(model):
 
 
 @contextmanager
-def _named(name):
-    """Put the name of the layer before what an adapter says of itself."""
+def named(name):
+    r"""Put the name of the layer before what an adapter says of itself."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
@@ -53,7 +53,7 @@ def merge_all(model, keep_base=False, untie=False):
         says = "; ".join(f"the weight of {name} is tied to {', '.join(others)}" for name, others in tied.items())
         raise RuntimeError(f"{says}, which a merge would change too; pass untie=True to give it a weight of its own")
     for name, adapter in adapters.items():  # all or none: each sum is tried before the first is written
-        with _named(name):
+        with named(name):
             adapter.merged_weight()
     reports = {}
     for name, adapter in adapters.items():
@@ -72,7 +72,7 @@ def unmerge_all(model):
     """
     adapters = _adapters(model)
     for name, adapter in adapters.items():
-        with _named(name):
+        with named(name):
             adapter.check_can_unmerge()
     for adapter in adapters.values():
         adapter.unmerge()

@@ -41,7 +41,7 @@ BAD_DROPOUT = st.one_of(
     st.just(math.nan),
 )
 BAD_FLAG = st.one_of(st.none(), st.integers(), st.text(), st.floats())
-BAD_INIT = st.one_of(ANYTHING, st.integers())
+BAD_INIT = st.one_of(ANYTHING, st.integers()).filter(lambda value: value is not None)
 BAD_GENERATOR = st.one_of(st.booleans(), st.text(), st.floats(), st.lists(st.integers()))
 BAD = {
     "r": BAD_R,
