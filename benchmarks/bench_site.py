@@ -90,8 +90,8 @@ def build_seconds() -> float:
         return time.perf_counter() - start
 
 
-def run(build: bool = True) -> list[dict]:
-    r"""Rows {"what", "value", "unit", "target"} (target None: only reported); empty without a browser.
+def run(build: bool = True) -> list[tuple]:
+    r"""Rows (what, value, target or None, unit), as `python -m benchmarks` prints them; empty without a browser.
 
     Raises `FileNotFoundError` if the site is not built, `RuntimeError` if building it anew fails.
     """
@@ -102,7 +102,7 @@ def run(build: bool = True) -> list[dict]:
     rows = []
 
     def row(what, value, unit, target=None):
-        rows.append({"what": what, "value": value, "unit": unit, "target": target})
+        rows.append((what, value, target, unit))
 
     with served() as address, started() as browser:
         visitor = Visitor(browser, address)
@@ -121,19 +121,3 @@ def run(build: bool = True) -> list[dict]:
     if build:
         row("site step, cold", build_seconds(), "s")
     return rows
-
-
-def main() -> int:
-    r"""Print the table; 1 if a target is missed."""
-    rows = run()
-    if not rows:
-        print("no browser found: nothing measured (Debian: apt-get install chromium)")
-    for r in rows:
-        goal = "" if r["target"] is None else f"  (target < {r['target']:g}) "
-        missed = r["target"] is not None and r["value"] >= r["target"]
-        print(f"{r['value']:9.1f} {r['unit']:<3} {r['what']}{goal}{'  MISSED' if missed else ''}")
-    return int(any(r["target"] is not None and r["value"] >= r["target"] for r in rows))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

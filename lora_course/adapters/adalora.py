@@ -29,7 +29,7 @@ class SVDLinear(Adapter):
         r: number of triplets at the start, an int of at least 1 (PEFT's ``init_r``).
         alpha: positive and finite; scaling = alpha / r with this r: switching triplets off does not change it.
             So it is in PEFT, which divides by r + 0.00001.
-        generator: a torch.Generator or an int seed for P and Q; None is torch's global generator.
+        generator: a torch.Generator or an int seed for P and Q.
 
     Attributes:
         lora_A (r, k), lora_B (d, r): Parameters Q and P, from N(0, 0.02²); lora_E (r, 1): Parameter λ, from 0,
@@ -79,8 +79,7 @@ class SVDLinear(Adapter):
             self.lora_E.zero_()
             for p in (self.lora_A, self.lora_B):
                 if not p.is_meta:  # a meta tensor holds no numbers, and must not use up the generator
-                    device = p.device if generator is None else generator.device
-                    p.copy_(torch.empty_like(p, device=device).normal_(0, 0.02, generator=generator))
+                    p.copy_(torch.empty_like(p, device=generator.device).normal_(0, 0.02, generator=generator))
 
     extra_repr = LoRALinear.extra_repr
 

@@ -4,8 +4,6 @@ Shapes: W0 (d, c, h, w) = (out_channels, in_channels, *kernel_size); A (r, c, h,
 ΔW = scaling · B A with both flattened to (d, r) and (r, c·h·w), then of W0's shape again.
 """
 
-import math
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -22,6 +20,7 @@ from lora_course.adapters.checks import (
     check_rank,
 )
 from lora_course.adapters.initialisers import INITIALISERS
+from lora_course.adapters.layer import LoRALinear
 
 
 def why_not_adaptable_conv(module):
@@ -91,10 +90,19 @@ class LoRAConv2d(Adapter):
         A, B = INITIALISERS[self.init](W.flatten(1), self.r, generator)
         return A.view(self.r, *W.shape[1:]), B.view(-1, self.r, 1, 1)
 
-    @property
-    def scaling(self):
-        r"""The factor in front of B A: alpha / r, or alpha / √r with rslora."""
-        return self.alpha / (math.sqrt(self.r) if self.rslora else self.r)
+    scaling = LoRALinear.scaling  # alpha / r, or alpha / √r with rslora
+
+    def reset_parameters(self, generator=0):
+        r"""Change lora_A and lora_B in place to a new start, e.g. after ``to_empty`` has left the meta device.
+
+        Raises RuntimeError if merged, TypeError for a bad ``generator``.
+        """
+        if self.merged:
+            raise RuntimeError("this layer is merged: its start cannot be drawn anew (unmerge it first)")
+        with torch.no_grad():
+            A, B = self._start(check_generator(generator))
+            self.lora_A.copy_(A)
+            self.lora_B.copy_(B)
 
     def forward(self, x):
         r"""Return base(x) + scaling · B ∗ (A ∗ dropout(x)), ∗ being the convolution; merged, base(x)."""

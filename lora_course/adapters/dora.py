@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lora_course.adapters import fused
 from lora_course.adapters.checks import check_choice, check_flag
 from lora_course.adapters.layer import LoRALinear
 
@@ -25,7 +26,7 @@ class DoRALinear(LoRALinear):
         dropout_on: what sees dropout in training. "correction": all of W' - W0, as in PEFT and in the authors'
             code, h = W0 x + (W' - W0) dropout(x), which costs a second product with W0. "branch": only s B A, as
             LoRA's dropout put into the paper's formula, h = c (W0 x + s B A dropout(x)).
-        generator: a torch.Generator or an int seed for A; None is torch's global generator.
+        generator: a torch.Generator or an int seed for A.
 
     Attributes beside those of ``LoRALinear``:
         lora_magnitude_vector: Parameter m, (d,) or (k,), in the dtype of lora_A; at the start m = n, so that W' = W0
@@ -94,7 +95,7 @@ class DoRALinear(LoRALinear):
         W = self.base.weight.to(branch.dtype)
         return (c[:, None] if self.magnitude == "row" else c) * (W + branch) - W
 
-    def reset_parameters(self, generator=None):
+    def reset_parameters(self, generator=0):
         r"""Change A, B and m in place to a new start, as for ``LoRALinear``, and with the same errors."""
         super().reset_parameters(generator)
         with torch.no_grad():
@@ -116,7 +117,9 @@ def row_norms(W, A, B, scaling):
     gram = A @ A.T
     added = squares + scaling**2 * B.square() @ gram.diagonal()
     squares = squares + (B * (2 * scaling * (A @ W.T).T + scaling**2 * (B @ gram))).sum(1)
-    if not W.is_meta and (near := squares < added / 64).any():
+    if fused.transforming():  # no branch on numbers there: all rows are formed
+        squares = (W + scaling * B @ A).square().sum(1)
+    elif not W.is_meta and (near := squares < added / 64).any():
         rows = near.nonzero()[:, 0]
         squares = squares.index_copy(0, rows, (W[rows] + scaling * B[rows] @ A).square().sum(1))
     zero = squares == 0  # the slope of a root at 0 is infinite, and 0 times that would be NaN in a gradient

@@ -7,6 +7,7 @@ Symbols: A (r, k), B (d, r) the factors of a layer with d outputs and k inputs (
 import math
 import re
 import warnings
+from collections import Counter
 
 import torch
 from torch import nn
@@ -25,11 +26,13 @@ from lora_course.adapters.fitting import (
     projection_of,
     tensors_of,
 )
+from lora_course.adapters.initialisers import factor_dtype
 from lora_course.adapters.install import install
 from lora_course.adapters.origin import has_origin, plain_factors
 from lora_course.adapters.pair import CONFIG, TENSORS, AdapterFileError, check_folder, opened_pair, write_pair
 from lora_course.adapters.peft_format import KINDS, PREFIX, SHARED, ConfigError, kind_of, make_config, read_plan
 from lora_course.adapters.vera import VeRALinear
+from lora_course.adapters.walk import places
 
 
 def save_adapter(model, folder, base_model_name=None):
@@ -113,7 +116,11 @@ def load_adapter(model, folder):
         except Misfit as error:
             raise AdapterFileError(f"{folder / TENSORS}: {error}") from None
     _warn_of_convolutions(layers)
+    _warn_of_repeats(model, layers)
     if not adapters:
+        if pair is not None:
+            W = next(iter(layers.values())).weight
+            pair.to(device=W.device, dtype=factor_dtype(W.dtype))
         try:
             adapters = install(model, {name: _maker(name, plan, pair) for name in layers})
         except (TypeError, ValueError) as error:  # e.g. the weight and the bias of a layer on two devices
@@ -165,6 +172,13 @@ def _maker(name, plan, pair):
         return class_for(plan.kind, layer)(layer, r, alpha, dropout=plan.dropout, generator=0, **options)
 
     return make
+
+
+def _warn_of_repeats(model, layers):
+    uses = Counter(id(place.module) for place in places(model))
+    for name, layer in layers.items():
+        if uses[id(layer)] > 1:
+            warnings.warn(f"{name}: is used more than once; PEFT would adapt its first use only", stacklevel=3)
 
 
 def _warn_of_convolutions(layers):

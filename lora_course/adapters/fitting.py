@@ -77,7 +77,7 @@ def check_targets(plan, groups, model):
             raise ConfigError(f"target_modules: {target!r:.80} is no layer that {TENSORS} has tensors for")
         return
     for suffix in target:
-        if not ending_with(groups, [suffix]):
+        if not plan.partial and not ending_with(groups, [suffix]):
             raise ConfigError(f"target_modules: {TENSORS} has no tensors for a layer {suffix!r:.80}")
     for name in groups.keys() - ending_with(groups, target):
         raise ConfigError(f"target_modules does not name {name!r}, for which {TENSORS} has tensors")

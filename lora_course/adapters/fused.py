@@ -21,7 +21,8 @@ def autocasting(device_type):
         return torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
 
 
-def _transforming():
+def transforming():
+    r"""Return whether torch compiles, traces or transforms what runs now: then nothing may branch on numbers."""
     return (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
@@ -50,7 +51,7 @@ def forward(layer, x):
     base, A, B = layer.base, layer.lora_A, layer.lora_B
     W, b = base.weight, base.bias
     if (
-        _transforming()
+        transforming()
         or not (_alike(x, W) and _alike(A, W) and _alike(B, W) and type(W) in _PLAIN)
         or W.requires_grad
         or (b is not None and b.requires_grad)

@@ -6,7 +6,7 @@ Symbols: r rank, alpha scale, W (d, k) the weight of an adapted nn.Linear with d
 from torch import nn
 
 from lora_course.adapters.adapter import Adapter
-from lora_course.adapters.checks import check_choice, check_flag, check_generator, check_linear, check_model
+from lora_course.adapters.checks import check_choice, check_flag, check_generator, check_model
 from lora_course.adapters.conv import LoRAConv2d
 from lora_course.adapters.counting import ParameterCount, numel
 from lora_course.adapters.initialisers import INITIALISERS
@@ -41,7 +41,8 @@ def inject(model, target_modules, r, alpha, *, adapter=None, init=None, generato
         init: None for the adapter's own; "kaiming" or "gaussian"; or, for LoRALinear, a start that changes the
             base: "b_random", "pissa", "milora", "olora" (see ``start``; for "lora_ga" use ``start_all``).
         generator: a torch.Generator or an int seed, drawn from layer by layer.
-        options: what the adapter takes besides, e.g. dropout and rslora.
+        options: what the adapter takes besides, e.g. dropout and rslora. (The options of a start, as niter of "pissa"
+            and keep_base, are those of ``start_all``, after an injection without init.)
 
     Returns an InjectionReport: names, counts, layers with r > min(d, k), layers used twice, tied weights.
 
@@ -53,6 +54,8 @@ def inject(model, target_modules, r, alpha, *, adapter=None, init=None, generato
     check_model(model)
     everywhere = places(model)
     check_bare(everywhere)
+    if not (adapter is None or callable(adapter)):
+        raise TypeError(f"adapter must be a class of adapters, a function that returns one, or None, got {adapter!r}")
     layers = matched_layers(target_modules, everywhere, adapter)
     generator = check_generator(generator)
     if init is not None:
@@ -134,7 +137,7 @@ def matched_layers(target_modules, everywhere, adapter=None):
         if parent is None:
             raise TypeError("target_modules matches the model itself, which has no place to be replaced in")
         seen.add(id(module))
-        check_base = getattr(adapter or adapter_for(module), "check_base", check_linear)
+        check_base = getattr(adapter, "check_base", None) or adapter_for(module).check_base
         layers[name] = check_base(f"{name!r}, matched by target_modules,", module)
     on_meta = [name for name, layer in layers.items() if layer.weight.is_meta]
     if on_meta and len(on_meta) < len(layers):

@@ -25,7 +25,7 @@ def install(model, makers, everywhere=None):
     distinct = {id(p): (name, p) for _, name, p in reversed(owned)}
     trained = {name: p.requires_grad for name, p in distinct.values()}
     try:
-        wrapped = {id(layer): makers[name](layer) for name, layer in layers.items()}
+        wrapped = {id(layer): _made(name, layer, makers[name](layer)) for name, layer in layers.items()}
     except BaseException:
         restore_flags(model, trained)
         raise
@@ -38,6 +38,14 @@ def install(model, makers, everywhere=None):
         adapter.tied_to = twins.get(key, ())
     model._trained_before = trained
     return {name: wrapped[id(layer)] for name, layer in layers.items()}
+
+
+def _made(name, layer, made):
+    if not isinstance(made, Adapter) or made.base is not layer:
+        raise TypeError(
+            f"adapter must return an Adapter over the layer that it is given, got {type(made).__name__} for {name!r}"
+        )
+    return made
 
 
 def check_bare(everywhere):

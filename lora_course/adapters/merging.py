@@ -26,7 +26,7 @@ def named(name):
     r"""Put the name of the layer before what an adapter says of itself."""
     try:
         yield
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise type(error)(f"{name or 'model'}: {error}") from error
 
 

@@ -78,13 +78,17 @@ def dequantize_absmax(q, scale, mean, block=256):
 
 
 class _NF4Product(torch.autograd.Function):
-    """x Ŵᵀ + b, which keeps the codes for its backward and not Ŵ."""
+    """x Ŵᵀ, which keeps the codes for its backward and not Ŵ."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(ctx, x, layer):
-        ctx.layer, ctx.dtype = layer, x.dtype
-        bias = layer.bias
-        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
+    def forward(x, layer):
+        return F.linear(x, layer.dequantize(x.dtype))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.layer, ctx.dtype = inputs[1], inputs[0].dtype
 
     @staticmethod
     def backward(ctx, grad):
@@ -129,7 +133,8 @@ class NF4Linear(nn.Module):
 
     def forward(self, x):
         r"""Return x Ŵᵀ + b (..., d) for x (..., k), in the dtype of x."""
-        return _NF4Product.apply(x, self)
+        h = _NF4Product.apply(x, self)
+        return h if self.bias is None else h + self.bias.to(h.dtype)
 
     def weight_bytes(self):
         r"""Return the bytes that the weight takes, scales included; times 8 over d·k it is the bits per parameter."""

@@ -56,6 +56,8 @@ def start_all(model, name, *, generator=0, keep_base=True, gradients=None, **opt
     Returns {name of layer: MergeReport}. Raises what ``start`` raises, with the name of the layer.
     """
     layers, generator, steps = _layers(model), check_generator(generator), {}
+    if name == "lora_ga" and (not isinstance(gradients, dict) or gradients.keys() != layers.keys()):
+        raise ValueError(f"gradients must be a dictionary with a gradient for each of {', '.join(layers)}")
     twins = weight_twins(owned_parameters(places(model)), [layer.base for layer in layers.values()])
     for where, layer in layers.items():
         own = options if gradients is None else {**options, "gradient": gradients.get(where)}
@@ -154,7 +156,9 @@ def weight_gradients(model, loss):
     Raises TypeError or ValueError: no LoRALinear; a loss that is no scalar, or does not depend on some layer.
     """
     layers = _layers(model)
-    weights = {layer.base.weight: None for layer in layers.values()}
+    for name, layer in layers.items():
+        check_linear(f"{name}.base", layer.base)
+    weights = {layer.base.weight: layer.base.weight.requires_grad for layer in layers.values()}
     try:
         for W in weights:
             W.requires_grad_(True)
@@ -164,8 +168,8 @@ def weight_gradients(model, loss):
                 raise ValueError(f"loss must return a scalar tensor that depends on the model, got {value!r}")
             found = dict(zip(weights, torch.autograd.grad(value.sum(), list(weights), allow_unused=True), strict=True))
     finally:
-        for W in weights:
-            W.requires_grad_(False)
+        for W, flag in weights.items():
+            W.requires_grad_(flag)
     unused = [name for name, layer in layers.items() if found[layer.base.weight] is None]
     if unused:
         raise ValueError(f"loss does not depend on {', '.join(unused)}: no gradient to start from")

@@ -135,7 +135,7 @@ def inject_vera(model, target_modules, r, d_initial=0.1, dropout=0.0, generator=
     The arguments are those of ``inject`` and VeRALinear; ``generator`` draws the pair, as large as the largest
     layers need. All or nothing, as ``inject``, with its errors and its InjectionReport; ``remove`` undoes it.
     """
-    layers = list(matched_layers(target_modules, places(check_model(model))).values())
+    layers = list(matched_layers(target_modules, places(check_model(model)), VeRALinear).values())
     max_in, max_out = max(layer.in_features for layer in layers), max(layer.out_features for layer in layers)
     projection, W = VeRAProjection(max_in, max_out, r, generator), layers[0].weight
     projection.to(dtype=factor_dtype(W.dtype), device=None if W.is_meta else W.device)

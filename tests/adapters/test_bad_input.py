@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -54,7 +54,6 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_bad_arguments_are_named_and_change_nothing(name, data):
     value = data.draw(BAD[name])
@@ -68,7 +67,6 @@ def test_bad_arguments_are_named_and_change_nothing(name, data):
         assert list(model) == layers and all(p.requires_grad for p in model.parameters())
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     r=st.one_of(st.integers(1, 40), st.integers(1, 40).map(np.int64)),
     alpha=st.one_of(
@@ -93,7 +91,6 @@ def selects_nothing(value):
         return True
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     value=st.one_of(ANYTHING, st.floats(), st.integers(), st.dictionaries(st.text(), st.text())).filter(selects_nothing)
 )

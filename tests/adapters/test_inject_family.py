@@ -119,3 +119,29 @@ def test_a_start_that_cannot_be_names_the_layer_and_changes_nothing():
     assert all(torch.equal(p, w) for p, w in zip(model.parameters(), weights, strict=True))
     with pytest.raises(ValueError, match="init must be one of"):
         inject(model, ["0"], r=1, alpha=3, init="lora_ga")
+
+
+@pytest.mark.parametrize("wrong", [lambda base, r, alpha, generator: nn.Identity(), 5, "LoRALinear"])
+def test_what_is_no_adapter_is_refused_before_anything_changes(mixed, wrong):
+    with pytest.raises(TypeError, match="adapter must"):
+        inject(mixed, ["hidden"], r=2, alpha=3, adapter=wrong)
+    assert type(mixed.hidden) is nn.Linear and all(p.requires_grad for p in mixed.hidden.parameters())
+
+
+@pytest.mark.parametrize("adapter", [LoRALinear, DoRALinear, SVDLinear, LoRAConv2d])
+def test_a_layer_that_left_the_meta_device_can_be_started_anew(adapter):
+    base = nn.Conv2d(2, 5, 3) if adapter is LoRAConv2d else nn.Linear(7, 5)
+    layer = adapter(copy.deepcopy(base).to("meta"), 2, 3).to_empty(device="cpu")
+    layer.base.load_state_dict(base.state_dict())
+    layer.reset_parameters()
+    x = torch.ones(1, 2, 4, 4) if adapter is LoRAConv2d else torch.ones(1, 7)
+    assert torch.allclose(layer(x), base(x), atol=1e-6)
+    assert all(p.isfinite().all() for p in layer.parameters())
+
+
+def test_dora_compiles_whole_and_maps_over_its_factors():
+    layer = DoRALinear(nn.Linear(7, 5), 2, 3)
+    with torch.no_grad():
+        layer.lora_B.add_(0.3)
+    x = torch.ones(3, 7)
+    assert torch.allclose(torch.compile(layer, backend="aot_eager", fullgraph=True)(x), layer(x), atol=1e-6)

@@ -249,8 +249,13 @@ def test_all_layers_of_a_model_start_or_none(tiny_lm):
 def test_lora_ga_needs_the_gradient_of_every_layer(tiny_lm):
     inject(tiny_lm, ["mlp", "k_proj"], r=2, alpha=3)
     before = snapshot(tiny_lm)
-    with pytest.raises(TypeError, match=r"blocks\.0\.attn\.k_proj: gradient must be a tensor of shape \(4, 6\)"):
-        start_all(tiny_lm, "lora_ga", gradients={f"blocks.{i}.mlp": torch.ones(6, 6) for i in range(2)})
+    some = {f"blocks.{i}.mlp": torch.ones(6, 6) for i in range(2)}
+    for gradients in (some, None, 5):
+        with pytest.raises(ValueError, match=r"gradients must be .* blocks\.0\.attn\.k_proj"):
+            start_all(tiny_lm, "lora_ga", gradients=gradients)
+    wrong = some | {f"blocks.{i}.attn.k_proj": torch.ones(3, 3) for i in range(2)}
+    with pytest.raises(ValueError, match=r"k_proj: gradient must be finite, of the weight's shape \(4, 6\)"):
+        start_all(tiny_lm, "lora_ga", gradients=wrong)
     assert unchanged(tiny_lm, before)
 
 
