@@ -1,4 +1,4 @@
-r"""How fast sliders repaint, what pages weigh, how long the site step takes (`python -m benchmarks.bench_site`).
+r"""How fast sliders repaint, what pages weigh, how long the site step takes (`python -m benchmarks bench_site`).
 
 Legend: paint = input event to the second animation frame after it, in ms; weight = compressed by gzip, in KB
 (1000 bytes), as a server would send it. Needs the built site and a Chromium, as tests/site does.
