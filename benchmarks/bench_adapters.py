@@ -48,19 +48,22 @@ def _peft_model(model, targets, r, alpha):
     return get_peft_model(model, LoraConfig(r=r, lora_alpha=alpha, target_modules=list(targets)))
 
 
-def layer_ratio(r, pairs=61):
-    """Forward plus backward of one 1024 x 1024 layer with 512 tokens, ours / PEFT's."""
+def layer_ratio(r, pairs=61, train=False):
+    """Forward plus backward (train: and AdamW) of one 1024 x 1024 layer with 512 tokens, ours / PEFT's."""
     torch.manual_seed(0)
     base = nn.Linear(1024, 1024)
     ours = LoRALinear(base, r, 2 * r)
     holder = nn.ModuleDict({"layer": nn.Linear(1024, 1024)})
     theirs = _peft_model(holder, ["layer"], r, 2 * r).base_model.model["layer"]
     x, g = torch.randn(512, 1024, requires_grad=True), torch.randn(512, 1024)
+    optimizers = {la: torch.optim.AdamW(trainable_parameters(la), lr=1e-4) for la in (ours, theirs)}
 
     def step(layer):
         layer.zero_grad(set_to_none=True)
         x.grad = None
         layer(x).backward(g)
+        if train:
+            optimizers[layer].step()
 
     return paired_ratio(lambda: step(ours), lambda: step(theirs), pairs)
 
@@ -172,6 +175,14 @@ def run():
             ("training step", training_step_ratio(), 0.85, f"{model}, / PEFT"),
             ("layer r=8", layer_ratio(8), 0.92, f"{layer}, / PEFT"),
             ("layer r=64", layer_ratio(64), 1.03, f"{layer}, / PEFT"),
+            ("layer, training step r=8", layer_ratio(8, train=True), None, f"{layer}, AdamW, / PEFT"),
+            ("layer, training step r=64", layer_ratio(64, train=True), None, f"{layer}, AdamW, / PEFT"),
+            (
+                "training step r=64",
+                training_step_ratio(64, pairs=15),
+                None,
+                f"{model.replace('r = 8', 'r = 64')}, / PEFT",
+            ),
             ("injection", injection_ratio("meta"), 0.10, f"{shapes}, / get_peft_model"),
             ("injection in memory", injection_ratio("cpu"), None, "the same, and both fill 9 MB of new memory"),
             ("import", own := import_seconds(), 0.50, "seconds of import lora_course.adapters after import torch"),

@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lora_course.adapters import (
+    DoRALinear,
     LoRALinear,
+    SVDLinear,
     count_parameters,
     inject,
+    inject_vera,
     merge_all,
     remove,
     trainable_parameters,
@@ -60,7 +63,18 @@ def test_bad_arguments_are_named_and_change_nothing(name, data):
     good = {"r": 2, "alpha": 4} | {name: value}
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     layers = list(model)
-    for call in (lambda: LoRALinear(model[0], **good), lambda: inject(model, ["0", "1"], **good)):
+    calls = [
+        lambda: LoRALinear(model[0], **good),
+        lambda: DoRALinear(model[0], **good),
+        lambda: inject(model, ["0", "1"], **good),
+        lambda: inject(model, ["0", "1"], adapter=DoRALinear, **good),
+    ]
+    if name not in ("rslora", "init"):
+        calls.append(lambda: SVDLinear(model[0], **good))
+        calls.append(lambda: inject(model, ["0", "1"], adapter=SVDLinear, **good))
+    if name == "r":
+        calls.append(lambda: inject_vera(model, ["0", "1"], value))
+    for call in calls:
         with pytest.raises((TypeError, ValueError)) as error:
             call()
         assert str(error.value).startswith(f"{name} must be") and repr(value) in str(error.value)
