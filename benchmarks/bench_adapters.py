@@ -42,19 +42,19 @@ def paired_ratio(ours, theirs, pairs):
     return statistics.median(ratios)
 
 
-def _peft_model(model, targets, r, alpha):
+def _peft_model(model, targets, r, alpha, **options):
     from peft import LoraConfig, get_peft_model
 
-    return get_peft_model(model, LoraConfig(r=r, lora_alpha=alpha, target_modules=list(targets)))
+    return get_peft_model(model, LoraConfig(r=r, lora_alpha=alpha, target_modules=list(targets), **options))
 
 
-def layer_ratio(r, pairs=61, train=False):
+def layer_ratio(r, pairs=61, train=False, adapter=LoRALinear, dropout=0.0, **peft_options):
     """Forward plus backward (train: and AdamW) of one 1024 x 1024 layer with 512 tokens, ours / PEFT's."""
     torch.manual_seed(0)
     base = nn.Linear(1024, 1024)
-    ours = LoRALinear(base, r, 2 * r)
+    ours = adapter(base, r, 2 * r, dropout=dropout)
     holder = nn.ModuleDict({"layer": nn.Linear(1024, 1024)})
-    theirs = _peft_model(holder, ["layer"], r, 2 * r).base_model.model["layer"]
+    theirs = _peft_model(holder, ["layer"], r, 2 * r, lora_dropout=dropout, **peft_options).base_model.model["layer"]
     x, g = torch.randn(512, 1024, requires_grad=True), torch.randn(512, 1024)
     optimizers = {la: torch.optim.AdamW(trainable_parameters(la), lr=1e-4) for la in (ours, theirs)}
 
@@ -100,12 +100,12 @@ class Transformer(nn.Module):
         return self.head(self.blocks(self.embed(tokens)))
 
 
-def training_step_ratio(r=8, pairs=31):
-    """A full training step (forward, loss, backward, AdamW) with LoRA on all linears, ours / PEFT's."""
+def training_step_ratio(r=8, pairs=31, adapter=None, **peft_options):
+    """A full training step (forward, loss, backward, AdamW) with adapters on all linears, ours / PEFT's."""
     torch.manual_seed(0)
     ours, theirs = Transformer(), Transformer()
-    inject(ours, BLOCK_LINEARS, r, 2 * r)
-    theirs = _peft_model(theirs, BLOCK_LINEARS, r, 2 * r)
+    inject(ours, BLOCK_LINEARS, r, 2 * r, adapter=adapter)
+    theirs = _peft_model(theirs, BLOCK_LINEARS, r, 2 * r, **peft_options)
     optimizers = {m: torch.optim.AdamW(trainable_parameters(m), lr=1e-4) for m in (ours, theirs)}
     tokens = torch.randint(256, (8, 65))
 
