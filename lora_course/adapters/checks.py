@@ -117,6 +117,11 @@ def check_linear(name, module):
     reason = why_not_adaptable(module)
     if reason is not None:
         raise TypeError(f"{name} cannot be adapted: {reason}")
+    return check_one_device(name, module)
+
+
+def check_one_device(name, module):
+    r"""Return ``module``; ValueError (with ``name``) if its weight and its bias are on different devices."""
     if module.bias is not None and module.bias.device != module.weight.device:
         raise ValueError(
             f"{name} cannot be adapted: mixed devices, its weight is on {module.weight.device} "

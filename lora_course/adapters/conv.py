@@ -17,6 +17,7 @@ from lora_course.adapters.checks import (
     check_dropout,
     check_flag,
     check_generator,
+    check_one_device,
     check_rank,
 )
 from lora_course.adapters.initialisers import INITIALISERS
@@ -46,11 +47,11 @@ def why_not_adaptable_conv(module):
 
 
 def check_conv(name, module):
-    r"""Return ``module``, called ``name`` in errors; TypeError if it cannot carry a LoRAConv2d."""
+    r"""Return ``module``, called ``name``; TypeError if it cannot carry a LoRAConv2d, ValueError for mixed devices."""
     reason = why_not_adaptable_conv(module)
     if reason is not None:
         raise TypeError(f"{name} cannot be adapted: {reason}")
-    return module
+    return check_one_device(name, module)
 
 
 class LoRAConv2d(Adapter):

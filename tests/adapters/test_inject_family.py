@@ -145,3 +145,10 @@ def test_dora_compiles_whole_and_maps_over_its_factors():
         layer.lora_B.add_(0.3)
     x = torch.ones(3, 7)
     assert torch.allclose(torch.compile(layer, backend="aot_eager", fullgraph=True)(x), layer(x), atol=1e-6)
+
+
+def test_a_convolution_on_two_devices_is_refused(mixed):
+    mixed.conv.bias = nn.Parameter(mixed.conv.bias.to("meta"))
+    with pytest.raises(ValueError, match="conv.*mixed devices"):
+        inject(mixed, ["conv"], r=2, alpha=3)
+    assert type(mixed.conv) is nn.Conv2d
