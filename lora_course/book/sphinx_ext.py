@@ -1,7 +1,7 @@
 r"""The Sphinx extension of the course: what the book's pages need beyond Jupyter Book's own settings.
 
-It tells kernels that a book is being built, keys the notebook cache, adds our style and script, makes warnings
-errors, points the Colab button to the published branch, repairs what the theme leaves inaccessible, and stops a
+It tells kernels that a book is being built, keys the notebook cache, adds our style and scripts and the directives
+of the appendix, links first uses of terms, shows docstrings as they stand, makes warnings errors, points the Colab button to the published branch, repairs what the theme leaves inaccessible, and stops a
 build whose pages would ask another host for anything.
 """
 
@@ -13,6 +13,8 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 from .cache import book_environment, cache_key, cache_path
+from .directives import DIRECTIVES
+from .glossary_links import link_first_uses
 from .pages import external_resources, repair
 from .sheet import STATIC
 
@@ -26,6 +28,7 @@ def _prepare(app: Sphinx, config) -> None:
     config.lora_course_key = cache_key(root)  # rebuild="env": a changed package re-reads every page
     config.lora_course_look = _look()  # rebuild="html": a changed style or script writes every page again
     config.html_static_path.append(str(STATIC))
+    config.ogp_site_url = config.html_baseurl  # link previews need whole addresses
     app.warningiserror = app.keep_going = True  # also for plain `jupyter-book build .`
 
 
@@ -42,6 +45,14 @@ def _colab_from_published(app, pagename, templatename, context, doctree) -> None
         for button in group.get("buttons", []):
             if "colab.research.google.com" in button.get("url", ""):
                 button["url"] = button["url"].replace(f"/blob/{branch}/", f"/blob/{PUBLISHED}/")
+
+
+def _docstring_as_it_stands(app, what, name, obj, options, lines) -> None:
+    # ours are plain text with formulas, in which reStructuredText would see marks of its own
+    if what != "module" and lines:
+        lines[:] = ["::", "", *(f"   {line}" for line in lines), ""]
+    elif what == "module":
+        lines.clear()
 
 
 def _finish(app: Sphinx, exception) -> None:
@@ -66,7 +77,11 @@ def setup(app: Sphinx) -> dict:
     app.add_config_value("lora_course_look", "", "html")
     app.connect("config-inited", _prepare)
     app.connect("html-page-context", _colab_from_published, priority=600)
+    app.connect("autodoc-process-docstring", _docstring_as_it_stands)
+    app.connect("doctree-resolved", link_first_uses)
     app.connect("build-finished", _finish)
+    for name, directive in DIRECTIVES.items():
+        app.add_directive(name, directive)
     for name in sorted(STATIC.glob("*.css")):
         app.add_css_file(name.name, priority=900)
     for name in sorted(STATIC.glob("*.js")):

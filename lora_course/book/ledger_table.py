@@ -1,0 +1,127 @@
+r"""The pages about all claims together, as HTML: the ledger's table with its counts, and verdicts that changed.
+
+Plain tables that read well without scripts; static/ledger.js adds the filter.
+"""
+
+import re
+from collections import Counter
+from html import escape
+from pathlib import Path
+
+import yaml
+
+from .claim_box import ICONS
+from .claims import SOURCES, VERDICTS, load_claims
+
+HISTORY = Path(__file__).with_name("history.yml")
+_HOW = {"cell": "a cell", "derivation": "a derivation", "source": "a source", "not testable": "not testable"}
+
+
+def page_name(home):
+    r"""How readers know the page `home`: chapters/03_intrinsic_rank is Chapter 3, appendix/small_claims Small claims."""
+    folder, name = home.split("/")
+    number = re.match(r"(\d+)_", name)
+    return f"Chapter {int(number[1])}" if number else name.replace("_", " ").capitalize()
+
+
+def _order(claim):
+    source, number, letter = re.fullmatch(r"[A-Z]+(\d+)-(\d+)([a-z]?)", claim.id).groups()
+    return int(source), int(number), letter
+
+
+def _verdict(verdict):
+    icon = f'<span class="lc-claim-icon" aria-hidden="true">{ICONS[verdict]}</span>'
+    return f'<span class="lc-verdict lc-claim--{verdict.replace(" ", "-")}">{icon} {verdict}</span>'
+
+
+def _table(name, head, rows):
+    cells = "".join(f'<th scope="col">{escape(h)}</th>' for h in head)
+    body = "\n".join(rows)
+    return (
+        f'<div class="lc-table" role="region" aria-label="{escape(name)}" tabindex="0"><table class="table">'
+        f"<thead><tr>{cells}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def counts_html(claims=None):
+    r"""Table: how many claims of each source text (rows) have each verdict (columns)."""
+    claims = list((claims or load_claims()).values())
+    count = Counter((c.source, c.verdict) for c in claims)
+    rows = []
+    for source, title in [*SOURCES.items(), ("", "all")]:
+        numbers = [sum(n for (s, v), n in count.items() if s == (source or s) and v == verdict) for verdict in VERDICTS]
+        name = f"{source}<small>{escape(title)}</small>" if source else "all"
+        cells = "".join(f"<td>{n or ''}</td>" for n in [*numbers, sum(numbers)])
+        rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
+    return _table("Claims by source text and verdict", ["source text", *VERDICTS, "all"], rows)
+
+
+def ledger_html(claims=None, up="../"):
+    r"""The filter (shown by its script) and the table of all claims, each linked to its box.
+
+    `up` leads from the page of the table to the root of the site.
+    """
+    claims = sorted((claims or load_claims()).values(), key=_order)
+    rows = []
+    for c in claims:
+        link = f'<a href="{up}{c.home}.html#claim-{c.id}">{c.id}</a>'
+        rows.append(
+            f'<tr data-verdict="{c.verdict}" data-source="{c.source}" data-home="{page_name(c.home)}" '
+            f'data-how="{_HOW[c.settled]}"><th scope="row">{link}<br>{_verdict(c.verdict)}'
+            f"<small>{page_name(c.home)}, {_HOW[c.settled]}</small></th>"
+            f"<td>{escape(c.says)}</td><td>{escape(c.condition)}</td></tr>"
+        )
+    homes = sorted({c.home for c in claims}, key=lambda h: (not h.startswith("chapters"), h))
+    choices = {
+        "verdict": VERDICTS,
+        "source": SOURCES,
+        "home": [page_name(h) for h in homes],
+        "how": list(_HOW.values()),
+    }
+    labels = {"verdict": "Verdict", "source": "Source text", "home": "Page", "how": "Settled by"}
+    selects = "".join(
+        f'<label>{labels[axis]} <select data-axis="{axis}"><option value="">all</option>'
+        + "".join(f"<option>{escape(value)}</option>" for value in values)
+        + "</select></label>"
+        for axis, values in choices.items()
+    )
+    table = _table("All claims", ["claim", "the text says", "what is true"], rows)
+    return (
+        '<div class="lc-ledger"><form class="lc-ledger-filter" hidden>'
+        f'{selects}<label>Search <input type="search" data-axis="words"></label>'
+        f'<button type="reset">Show all</button></form><p class="lc-ledger-count" role="status">{len(claims)} claims'
+        f"</p>{table}</div>"
+    )
+
+
+def load_history(path=HISTORY):
+    r"""The changes of verdicts, oldest first: [{"id", "date", "was", "now", "why"}].
+
+    Raises ValueError on a missing or unknown field, an unknown verdict, and where the last "now" of a claim is
+    not its verdict in the ledger.
+    """
+    claims, entries, last = load_claims(), yaml.load(Path(path).read_text("utf8"), Loader=yaml.BaseLoader), {}
+    for entry in entries:
+        where = f"{Path(path).name}, claim {entry.get('id')}"
+        if set(entry) != {"id", "date", "was", "now", "why"}:
+            raise ValueError(f"{where}: the fields must be id, date, was, now, why, got {sorted(entry)}")
+        for name in ("was", "now"):
+            if entry[name] not in VERDICTS:
+                raise ValueError(f"{where}: {name} must be one of {list(VERDICTS)}, got {entry[name]!r}")
+        last[entry["id"]] = entry["now"]
+    for id, now in last.items():
+        if id not in claims or claims[id].verdict != now:
+            raise ValueError(f"{Path(path).name}, claim {id}: now is {now!r}, which is not the ledger's verdict")
+    return entries
+
+
+def history_html(up="../"):
+    r"""Table of the claims whose verdict changed, each linked to its box."""
+    claims, rows = load_claims(), []
+    for e in load_history():
+        link = f'<a href="{up}{claims[e["id"]].home}.html#claim-{e["id"]}">{e["id"]}</a>'
+        rows.append(
+            f'<tr><th scope="row">{link}</th><td>{e["date"]}</td><td>{_verdict(e["was"])}</td>'
+            f"<td>{_verdict(e['now'])}</td><td>{escape(' '.join(e['why'].split()))}</td></tr>"
+        )
+    return _table("Claims whose verdict changed", ["claim", "date", "was", "is", "why"], rows)

@@ -1,0 +1,40 @@
+r"""What every page has for finding and citing it: description, picture, canonical address; and links to the glossary."""
+
+import re
+
+import yaml
+
+from tests.site.browser import ROOT, SITE, pages
+
+BASE = yaml.safe_load((ROOT / "_config.yml").read_text("utf8"))["html"]["baseurl"]
+
+
+def written():
+    return [p for p in pages() if p.startswith(("chapters/", "appendix/")) or p == "index.html"]
+
+
+def test_every_page_has_a_canonical_address_and_a_preview():
+    for page in written():
+        html = (SITE / page).read_text("utf8")
+        assert f'<link rel="canonical" href="{BASE}{page}"' in html, page
+        meta = dict(re.findall(r'<meta (?:property|name)="([^"]+)" content="([^"]*)"', html))
+        assert meta["og:title"] and len(meta["og:description"]) > 40 and meta["description"], page
+        assert meta["og:image"].startswith(BASE), page
+        assert (SITE / meta["og:image"].removeprefix(BASE)).is_file(), page
+
+
+def test_the_sitemap_names_every_page():
+    named = re.findall(r"<loc>([^<]*)</loc>", (SITE / "sitemap.xml").read_text("utf8"))
+    assert {BASE + page for page in written()} <= set(named)
+
+
+def test_first_uses_of_terms_lead_to_the_glossary():
+    glossary = (SITE / "appendix/glossary.html").read_text("utf8")
+    anchors = set(re.findall(r'<dt id="(term-[^"]+)"', glossary))
+    linked = set()
+    for page in written():
+        html = (SITE / page).read_text("utf8")
+        links = re.findall(r'<a class="lc-term[^"]*" href="[^"#]*glossary\.html#(term-[^"]+)"', html)
+        assert len(links) == len(set(links)), page
+        linked |= set(links)
+    assert linked <= anchors and anchors - linked == set()

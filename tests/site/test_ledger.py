@@ -1,0 +1,61 @@
+r"""The ledger in a browser: the filter hides what does not match, and without scripts the whole table shows."""
+
+import re
+
+import pytest
+
+from lora_course.book.claims import load_claims
+from tests.site.browser import SITE
+
+PAGE = "appendix/ledger.html"
+
+
+@pytest.fixture
+def ledger(visitor):
+    with visitor.open(PAGE) as visit:
+        yield visit.page
+
+
+def shown(page):
+    return page.locator(".lc-ledger tbody tr:visible").count()
+
+
+def test_all_claims_show_at_first(ledger):
+    assert shown(ledger) == len(load_claims())
+
+
+def test_choices_combine_and_the_button_undoes_them(ledger):
+    wanted = [c for c in load_claims().values() if c.verdict == "false" and c.source == "001"]
+    ledger.get_by_label("Verdict").select_option("false")
+    ledger.get_by_label("Source text").select_option("001")
+    assert shown(ledger) == len(wanted) > 0
+    assert ledger.locator(".lc-ledger-count").inner_text() == f"{len(wanted)} of {len(load_claims())} claims"
+    ledger.get_by_role("button", name="Show all").click()
+    ledger.wait_for_timeout(50)
+    assert shown(ledger) == len(load_claims())
+
+
+def test_search_looks_at_words_and_numbers(ledger):
+    ledger.get_by_label("Search", exact=True).last.fill("S3-16")
+    assert shown(ledger) == 1
+    ledger.get_by_label("Search", exact=True).last.fill("piano keys")
+    assert shown(ledger) == 1
+
+
+def test_every_claim_has_its_box_where_the_ledger_says():
+    html = (SITE / PAGE).read_text("utf8")
+    links = re.findall(r'href="\.\./([^"#]+)#(claim-[^"]+)"', html)
+    assert len(links) == len(load_claims())
+    for page, anchor in links:
+        assert f'id="{anchor}"' in (SITE / page).read_text("utf8"), (page, anchor)
+
+
+def test_without_scripts_the_table_shows_and_the_filter_does_not(browser, visitor):
+    context = browser.new_context(java_script_enabled=False)
+    try:
+        page = context.new_page()
+        page.goto(f"{visitor.address}/{PAGE}")
+        assert shown(page) == len(load_claims())
+        assert not page.locator(".lc-ledger-filter").is_visible()
+    finally:
+        context.close()
