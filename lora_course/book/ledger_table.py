@@ -18,7 +18,7 @@ _HOW = {"cell": "a cell", "derivation": "a derivation", "source": "a source", "n
 
 
 def page_name(home):
-    r"""How readers know the page `home`: chapters/03_intrinsic_rank is Chapter 3, appendix/small_claims Small claims."""
+    r"""How readers know a page: chapters/03_intrinsic_rank is Chapter 3, appendix/small_claims is Small claims."""
     folder, name = home.split("/")
     number = re.match(r"(\d+)_", name)
     return f"Chapter {int(number[1])}" if number else name.replace("_", " ").capitalize()

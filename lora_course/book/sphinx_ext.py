@@ -1,8 +1,9 @@
 r"""The Sphinx extension of the course: what the book's pages need beyond Jupyter Book's own settings.
 
 It tells kernels that a book is being built, keys the notebook cache, adds our style and scripts and the directives
-of the appendix, links first uses of terms, shows docstrings as they stand, makes warnings errors, points the Colab button to the published branch, repairs what the theme leaves inaccessible, and stops a
-build whose pages would ask another host for anything.
+of the appendix, links first uses of terms, shows docstrings as they stand, makes warnings errors, points the Colab
+button to the published branch, repairs what the theme leaves inaccessible, and stops a build whose pages would ask
+another host for anything.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-r"""What every page has for finding and citing it: description, picture, canonical address; and links to the glossary."""
+r"""What every page has for being found: description, picture, canonical address; and the links to the glossary."""
 
 import re
 
