@@ -1,17 +1,12 @@
-r"""How fast sliders repaint, what pages weigh, how long the site step takes (`python -m benchmarks bench_site`).
+r"""How fast sliders repaint, and what pages weigh (`python -m benchmarks bench_site`).
 
 Legend: paint = input event to the second animation frame after it, in ms; weight = compressed by gzip, in KB
 (1000 bytes), as a server would send it. Needs the built site and a Chromium, as tests/site does.
 """
 
 import gzip
-import os
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 from statistics import median
 from urllib.parse import unquote, urlsplit
@@ -74,26 +69,10 @@ def page_weights(visitor, page: str) -> dict[str, float]:
     return {"own": sum(sizes[p] for p in own & sizes.keys()), "all": sum(sizes.values())}
 
 
-def build_seconds() -> float:
-    r"""Seconds of the site step alone, cold (a fresh copy of the tree), from the executed notebooks in the cache."""
-    ignored = shutil.ignore_patterns("html", ".doctrees", ".git", ".venv*", "__pycache__", ".pytest_cache")
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "book"
-        shutil.copytree(ROOT, copy, ignore=ignored)
-        environment = os.environ | {"PYTHONPATH": str(copy)}
-        script = Path(sys.executable).with_name("jupyter-book")  # not resolved: the environment's own
-        command = [script, "build", ".", "-W", "--keep-going", "-q"]
-        start = time.perf_counter()
-        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"the site step failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-        return time.perf_counter() - start
-
-
-def run(build: bool = True) -> list[tuple]:
+def run() -> list[tuple]:
     r"""Rows (what, value, target or None, unit), as `python -m benchmarks` prints them; empty without a browser.
 
-    Raises `FileNotFoundError` if the site is not built, `RuntimeError` if building it anew fails.
+    Raises `FileNotFoundError` if the site is not built.
     """
     if find_browser() is None:
         return []
@@ -118,6 +97,4 @@ def run(build: bool = True) -> list[tuple]:
             weights = page_weights(visitor, page)
             row(f"weight with pictures: {page}", weights["own"], "KB", WEIGHT_TARGET)
             row(f"weight with all assets, first visit: {page}", weights["all"], "KB")
-    if build:
-        row("site step, cold", build_seconds(), "s")
     return rows
