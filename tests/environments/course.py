@@ -20,7 +20,7 @@ NOWHERE = "http://127.0.0.1:9"  # the port "discard": whatever wants another hos
 INSTALLED = ("lora_course", "pyproject.toml", "README.md", "chapters", "appendix")
 
 # A last cell: every slider goes to both its ends, as messages of a browser would move it, and is reset.
-SLIDERS = '''
+SLIDERS = """
 import gc
 pictures = [thing for thing in gc.get_objects() if type(thing).__name__ == "Explore"]
 assert len(pictures) >= {least}, f"{{len(pictures)}} pictures with sliders, but {least} cells make one"
@@ -37,7 +37,7 @@ for picture in pictures:
     reset.click()
     assert shown.value == first
 print(len(pictures), "pictures followed their sliders")
-'''
+"""
 
 
 def git(*command: str | Path, **more) -> str:
