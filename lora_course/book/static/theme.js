@@ -32,3 +32,16 @@
     document.addEventListener("toggle", later, true);
   });
 })();
+
+// paper is white: a page in dark colors prints in light ones
+(() => {
+  const page = document.documentElement;
+  let before;
+  window.addEventListener("beforeprint", () => {
+    before = page.dataset.theme;
+    page.dataset.theme = "light";
+  });
+  window.addEventListener("afterprint", () => {
+    page.dataset.theme = before;
+  });
+})();
