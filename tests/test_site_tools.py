@@ -214,7 +214,7 @@ def test_tables_name_times_exercises_and_sliders(book):
     )
     assert teaching_tables.main([], root) == 0
     page = (root / teaching_tables.PAGE).read_text("utf-8")
-    assert '| 1. <a href="../chapters/01_rank.html">What is r?</a> | 40 | 1 | 3 | 2 |' in page
+    assert '| 1. <a href="../chapters/01_rank.html">What is r?</a> | 40 min | 1 in 3 min | 2 |' in page
     assert "| 1 | Count (3 min) |  |  |" in page
     assert '<a href="../chapters/01_rank.html#explore-draw">r</a> | C |' in page
     assert '<a href="../chapters/01_rank.html#explore-draw-2">N, α</a> | D |' in page

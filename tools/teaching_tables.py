@@ -96,21 +96,22 @@ def chapters(root=ROOT):
 
 def tables(found):
     r"""Name of a table -> its Markdown."""
-    times = ["| Chapter | Reading, min | Exercises | Exercises, min | Sliders |", "|---|---:|---:|---:|---:|"]
+    times = ["| Chapter | To read | Exercises | Sliders |", "|---|---:|---:|---:|"]
     exercises = ["| Chapter | Easy | Medium | Hard |", "|---|---|---|---|"]
     sliders = ["| Chapter | Slider over | What it shows |", "|---|---|---|"]
     for one in found:
         minutes = sum(minutes for _, _, minutes in one.exercises)
         link = f'{one.number}. <a href="{one.page}">{one.title}</a>'
-        times.append(f"| {link} | {one.minutes} | {len(one.exercises)} | {minutes} | {len(one.sliders)} |")
+        work = f"{len(one.exercises)} in {minutes} min"
+        times.append(f"| {link} | {one.minutes} min | {work} | {len(one.sliders)} |")
         cells = ("; ".join(f"{t} ({m} min)" for t, level, m in one.exercises if level == at) for at in LEVELS)
         exercises.append(f"| {one.number} | {' | '.join(cells)} |")
         for slider in one.sliders:
             what = f'<a href="{one.page}#{slider.id}">{", ".join(slider.axes)}</a>'
             sliders.append(f"| {one.number} | {what} | {slider.caption.replace('|', '/')} |")
-    reading, work = sum(one.minutes for one in found), sum(m for one in found for _, _, m in one.exercises)
-    count, moving = sum(len(one.exercises) for one in found), sum(len(one.sliders) for one in found)
-    times.append(f"| **All** | **{reading}** | **{count}** | **{work}** | **{moving}** |")
+    reading, count = sum(one.minutes for one in found), sum(len(one.exercises) for one in found)
+    minutes, moving = sum(m for one in found for _, _, m in one.exercises), sum(len(one.sliders) for one in found)
+    times.append(f"| **All** | **{reading} min** | **{count} in {minutes} min** | **{moving}** |")
     return {
         name: "\n".join(rows) for name, rows in {"times": times, "exercises": exercises, "sliders": sliders}.items()
     }
