@@ -6,6 +6,7 @@ import pytest
 
 from tests.site.browser import Setting
 
+GENERATED = ("genindex.html", "search.html")  # nothing but a title
 PAPER = 680  # px at 96 dpi: what the margins of print.css leave of A4
 FRAME = ".bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, .prev-next-footer, .bd-footer, .headerlink"
 
@@ -36,7 +37,8 @@ def printed(visitor):
 
 def test_article_alone_is_printed_and_nothing_is_cut_off(page_path, printed):
     with printed(page_path) as page:
-        assert page.locator(".bd-article-container").inner_text().strip()
+        if page_path not in GENERATED:
+            assert len(page.locator(".bd-article").inner_text()) > 100
         assert [e.get_attribute("class") for e in page.locator(FRAME).all() if e.is_visible()] == []
         assert page.evaluate(CUT) == []
 
