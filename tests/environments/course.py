@@ -19,24 +19,28 @@ import notebook_rules as rules  # noqa: E402
 NOWHERE = "http://127.0.0.1:9"  # the port "discard": whatever wants another host fails at once
 INSTALLED = ("lora_course", "pyproject.toml", "README.md", "chapters", "appendix")
 
-# A last cell: every slider goes to both its ends, as messages of a browser would move it, and is reset.
+# A last cell: every slider goes to both its ends, as messages of a browser would move it, and is reset. In a
+# function, because the notebook's own draw may use any global name.
 SLIDERS = """
-import gc
-pictures = [thing for thing in gc.get_objects() if type(thing).__name__ == "Explore"]
-assert len(pictures) >= {least}, f"{{len(pictures)}} pictures with sliders, but {least} cells make one"
-for picture in pictures:
-    shown, *sliders, reset = picture.widget.children
-    assert len(sliders) == len(picture.axes)
-    first = shown.value
-    for slider in sliders:
-        for index in (0, len(slider.options) - 1):
-            before, moved = shown.value, slider.index != index
-            slider.set_state({{"index": index}})
-            assert (shown.value != before) == moved, (picture, slider.description, index)
-            assert 'class="lc-error"' not in shown.value, shown.value
-    reset.click()
-    assert shown.value == first
-print(len(pictures), "pictures followed their sliders")
+def sliders_follow():
+    import gc
+    pictures = [thing for thing in gc.get_objects() if type(thing).__name__ == "Explore"]
+    assert len(pictures) >= {least}, f"{{len(pictures)}} pictures with sliders, but {least} cells make one"
+    for picture in pictures:
+        shown, *sliders, reset = picture.widget.children
+        assert len(sliders) == len(picture.axes)
+        first = shown.value
+        for slider in sliders:
+            for index in (0, len(slider.options) - 1):
+                before, moved = shown.value, slider.index != index
+                slider.set_state({{"index": index}})
+                assert (shown.value != before) == moved, (picture, slider.description, index)
+                assert 'class="lc-error"' not in shown.value, shown.value
+        reset.click()
+        assert shown.value == first
+    print(len(pictures), "pictures followed their sliders")
+
+sliders_follow()
 """
 
 
