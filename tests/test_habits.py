@@ -109,7 +109,7 @@ def test_workflows_are_valid_and_each_job_has_a_time_limit():
 def test_actions_are_pinned_by_commit_with_the_version_beside():
     for path in WORKFLOWS:
         for line in re.findall(r"uses:.*", path.read_text("utf8")):
-            assert re.fullmatch(r"uses: [\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+(\.\d+)*", line), f"{path.name}: {line}"
+            assert re.fullmatch(r"uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+(\.\d+)*", line), f"{path.name}: {line}"
 
 
 def test_the_citation_file_is_valid():

@@ -136,7 +136,7 @@ def address_leaks(root, files, config_owner_name):
     owner, name = config_owner_name.split("/")
     rewritten = {path.relative_to(root) for path in files_with_links(root)}
     link = re.compile(
-        rf"(?:github\.com[/:]|/github/)([\w-]+)/{re.escape(name)}(?![\w-])|([\w-]+)\.github\.io/{re.escape(name)}\b"
+        rf"(?:github\.com[/:]|/github/|/v2/gh/)([\w-]+)/{re.escape(name)}(?![\w-])|([\w-]+)\.github\.io/{re.escape(name)}\b"
     )
     for file in files:
         try:

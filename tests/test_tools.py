@@ -140,6 +140,7 @@ def test_setting_the_address_twice_changes_nothing_and_back_gives_the_same_bytes
         ("git@github.com:ada/lora.git", "git@github.com:eve/book.git"),
         ("https://github.com/ada/lora/issues", "https://github.com/eve/book/issues"),
         ("https://colab.research.google.com/github/ada/lora/blob/main/x", None),
+        ("https://mybinder.org/v2/gh/ada/lora/published?urlpath=lab", None),
         ("https://ada.github.io/lora/intro.html", "https://eve.github.io/book/intro.html"),
         ("git+https://github.com/ada/lora@main", "git+https://github.com/eve/book@v2"),
         ("https://github.com/ada/lora-two", "https://github.com/ada/lora-two"),

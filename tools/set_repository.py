@@ -32,7 +32,7 @@ def validated(repository, ref):
 def readdressed(text, old, new, ref=None):
     r"""``text`` with every link to repository ``old`` leading to ``new``, and set-up cells at ``ref``."""
     end = r"(?![\w-]|\.\w)"  # not the beginning of a longer name
-    text = re.sub(rf"(github\.com[/:]|/github/){re.escape(old)}(?=\.git\b|{end})", rf"\g<1>{new}", text)
+    text = re.sub(rf"(github\.com[/:]|/github/|/v2/gh/){re.escape(old)}(?=\.git\b|{end})", rf"\g<1>{new}", text)
     (old_owner, old_name), (new_owner, new_name) = old.split("/"), new.split("/")
     pages = rf"\b{re.escape(old_owner)}\.github\.io/{re.escape(old_name)}{end}"
     text = re.sub(pages, f"{new_owner}.github.io/{new_name}", text)

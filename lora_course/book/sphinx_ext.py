@@ -1,8 +1,8 @@
 r"""The Sphinx extension of the course: what the book's pages need beyond Jupyter Book's own settings.
 
 It tells kernels that a book is being built, keys the notebook cache, adds our style and scripts and the directives
-of the appendix, links first uses of terms, shows docstrings as they stand, makes warnings errors, points the Colab
-button to the published branch, repairs what the theme leaves inaccessible, and stops a build whose pages would ask
+of the appendix, links first uses of terms, shows docstrings as they stand, makes warnings errors, points the launch
+buttons to the published branch, repairs what the theme leaves inaccessible, and stops a build whose pages would ask
 another host for anything.
 """
 
@@ -40,12 +40,24 @@ def _look() -> str:
     return digest.hexdigest()
 
 
-def _colab_from_published(app, pagename, templatename, context, doctree) -> None:
+def _launch_from_published(app, pagename, templatename, context, doctree) -> None:
     branch = app.config.html_theme_options.get("repository_branch", "main")
     for group in context.get("header_buttons", []):
         for button in group.get("buttons", []):
-            if "colab.research.google.com" in button.get("url", ""):
-                button["url"] = button["url"].replace(f"/blob/{branch}/", f"/blob/{PUBLISHED}/")
+            if button.get("url"):
+                button["url"] = launched_from(button["url"], branch)
+
+
+def launched_from(url: str, branch: str, to: str = PUBLISHED) -> str:
+    r"""The address of a launch button (Colab, Binder) with its branch changed from `branch` to `to`.
+
+    Addresses that launch nothing, such as that of the edit button, come back unchanged.
+    """
+    if url.startswith("https://colab.research.google.com/github/"):
+        return url.replace(f"/blob/{branch}/", f"/blob/{to}/", 1)
+    if "/v2/gh/" in url:
+        return url.replace(f"/{branch}?urlpath=", f"/{to}?urlpath=", 1)
+    return url
 
 
 def _docstring_as_it_stands(app, what, name, obj, options, lines) -> None:
@@ -77,7 +89,7 @@ def setup(app: Sphinx) -> dict:
     app.add_config_value("lora_course_key", "", "env")
     app.add_config_value("lora_course_look", "", "html")
     app.connect("config-inited", _prepare)
-    app.connect("html-page-context", _colab_from_published, priority=600)
+    app.connect("html-page-context", _launch_from_published, priority=600)
     app.connect("autodoc-process-docstring", _docstring_as_it_stands)
     app.connect("doctree-resolved", link_first_uses)
     app.connect("build-finished", _finish)

@@ -32,3 +32,26 @@
     document.addEventListener("toggle", later, true);
   });
 })();
+
+// paper is white, and does not scroll: a dark page prints light, a formula that is too wide prints smaller
+(() => {
+  const PAPER = 38; // em of a formula that fit between the margins of A4, in a box (see print.css)
+  const page = document.documentElement;
+  let before;
+  const natural = (formula) =>
+    formula.getAttribute("width") === "full"
+      ? parseFloat(formula.style.minWidth)
+      : formula.firstElementChild.getBoundingClientRect().width / parseFloat(getComputedStyle(formula).fontSize);
+
+  window.addEventListener("beforeprint", () => {
+    before = page.dataset.theme;
+    page.dataset.theme = "light";
+    for (const formula of document.querySelectorAll("div.math > mjx-container")) {
+      const fit = PAPER / natural(formula);
+      if (fit < 1) formula.parentElement.style.setProperty("--lc-fit", fit.toFixed(3));
+    }
+  });
+  window.addEventListener("afterprint", () => {
+    page.dataset.theme = before;
+  });
+})();
