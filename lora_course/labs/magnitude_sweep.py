@@ -89,7 +89,7 @@ def _train(model, data, method, points, steps, batch, marks):
             with torch.no_grad():
                 weights = {name: _weights(method, part) for name, part in parts.items()}
             for i, path in enumerate(paths):
-                path[step] = {name: W[i].clone() for name, W in weights.items()}
+                path[step] = {name: W[i].detach().clone() for name, W in weights.items()}
     with torch.no_grad():
         hits = _forward(model, weights, data.x_test.expand(len(points), -1, -1)).argmax(-1) == data.y_test
     shares = hits.double().mean(-1).tolist()

@@ -43,9 +43,7 @@ WRONG = {
         lambda W0, A, B, m, s: weight(W0, A, B, np.ones(6), s),
         lambda W0, A, B, m, s: m[:, None] * (W0 + s * B @ A),
         lambda W0, A, B, m, s: weight(W0.T, B.T, A.T, m, s).T,
-        lambda W0, A, B, m, s: (
-            m * weight(W0, A, B, np.ones(6), s) * 0 + m * (W0 + s * B @ A) / lengths(W0, W0 + s * B @ A)[1]
-        ),
+        lambda W0, A, B, m, s: m * (W0 + s * B @ A) / lengths(W0, W0 + s * B @ A)[1],
         lambda W0, A, B, m, s: (m / np.linalg.norm(W0, axis=1))[:, None] * (W0 + s * B @ A),
         lambda W0, A, B, m, s: m[:, None] * (W0 + s * B @ A) / np.linalg.norm(W0 + s * B @ A),
         lambda W0, A, B, m, s: weight(W0, A, B, m, 1),
