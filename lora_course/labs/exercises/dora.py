@@ -118,22 +118,22 @@ def factors(answer) -> str | None:
 
 
 def ranks(answer) -> str | None:
-    r"""(rank for LoRA, rank for DoRA) that D (W0 + E) needs, D a generic diagonal, rank E = 5, 64 × 64: (64, 5)."""
+    r"""(rank for LoRA, rank for DoRA) that C (W0 + E) needs, C a generic diagonal, rank E = 5, 64 × 64: (64, 5)."""
     try:
         lora, dora = map(number, answer)
     except ValueError:
         raise TypeError(f"the answer should be two numbers, (LoRA, DoRA), but it is {answer!r}") from None
     mistakes = [
-        (5, "D W0 − W0 is not zero: LoRA must also make the rescaling, and that has full rank."),
-        (59, "The update D (W0 + E) − W0 has full rank in general: nothing is saved."),
+        (5, "C W0 − W0 is not zero: LoRA must also make the rescaling, and that has full rank."),
+        (59, "The update C (W0 + E) − W0 has full rank in general: nothing is saved."),
         (69, "A 64 × 64 matrix has no larger rank than 64."),
     ]
-    wrong = first_match(lora, 64, mistakes, "LoRA needs the rank of the update, D (W0 + E) − W0.")
+    wrong = first_match(lora, 64, mistakes, "LoRA needs the rank of the update, C (W0 + E) − W0.")
     if wrong:
         return wrong
     mistakes = [
-        (64, "The magnitudes make the rescaling D; B A is left with E."),
-        (0, "Magnitudes alone make D W0. E is still missing."),
+        (64, "The magnitudes make the rescaling C; B A is left with E."),
+        (0, "Magnitudes alone make C W0. E is still missing."),
         (6, "The rescaling costs no rank: the magnitudes make it."),
     ]
     return first_match(dora, 5, mistakes, "DoRA needs the rank of what is not a rescaling of rows.")
