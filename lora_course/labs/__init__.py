@@ -5,6 +5,7 @@ from lora_course.labs.cnn import STAGES, activations, small_cnn
 from lora_course.labs.cnn_tuning import finetune_convolutions
 from lora_course.labs.digits import Digits, digits
 from lora_course.labs.experiment import LoRAExperiment, Trained
+from lora_course.labs.magnitude_sweep import MagnitudeRun, magnitude_sweep
 from lora_course.labs.memory import Memory, memorize
 from lora_course.labs.models import digit_network, mlp
 from lora_course.labs.projections import (
@@ -51,4 +52,6 @@ __all__ = [
     "activations",
     "STAGES",
     "finetune_convolutions",
+    "magnitude_sweep",
+    "MagnitudeRun",
 ]

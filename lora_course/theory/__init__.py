@@ -54,6 +54,7 @@ from .spectrum import (
 )
 from .subspaces import chance_overlap, random_projection_norm, subspace_overlap
 from .water_filling import WaterFilling, distortion_rate, matrix_distortion_rate, rate_distortion, reverse_water_filling
+from .weight_decomposition import DoRAFit, dora_fit, dora_parameters, magnitude_direction_change
 from .weighted import output_energy, weighted_approximation
 
 __all__ = [
@@ -127,4 +128,8 @@ __all__ = [
     "LowRankCode",
     "low_rank_code",
     "jpeg",
+    "magnitude_direction_change",
+    "dora_parameters",
+    "DoRAFit",
+    "dora_fit",
 ]
