@@ -1,6 +1,6 @@
 r"""The mathematics of LoRA as pure functions of arrays (numpy only)."""
 
-from . import jpeg
+from . import geometry, jpeg
 from .counting import (
     TrainingBytes,
     adapter_parameters,
@@ -127,4 +127,5 @@ __all__ = [
     "LowRankCode",
     "low_rank_code",
     "jpeg",
+    "geometry",
 ]
