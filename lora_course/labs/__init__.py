@@ -5,6 +5,8 @@ from lora_course.labs.cnn import STAGES, activations, small_cnn
 from lora_course.labs.cnn_tuning import finetune_convolutions
 from lora_course.labs.digits import Digits, digits
 from lora_course.labs.experiment import LoRAExperiment, Trained
+from lora_course.labs.gauge_modules import LoRAFiberBundle, LoRAGaugeField
+from lora_course.labs.gauge_training import GaugeRace, gauge_race, low_rank_target
 from lora_course.labs.memory import Memory, memorize
 from lora_course.labs.models import digit_network, mlp
 from lora_course.labs.projections import (
@@ -51,4 +53,9 @@ __all__ = [
     "activations",
     "STAGES",
     "finetune_convolutions",
+    "LoRAGaugeField",
+    "LoRAFiberBundle",
+    "low_rank_target",
+    "gauge_race",
+    "GaugeRace",
 ]
