@@ -5,6 +5,7 @@ from lora_course.labs.cnn import STAGES, activations, small_cnn
 from lora_course.labs.cnn_tuning import finetune_convolutions
 from lora_course.labs.digits import Digits, digits
 from lora_course.labs.experiment import LoRAExperiment, Trained
+from lora_course.labs.gauge_experiment import GaugeExperiment, GaugeRun
 from lora_course.labs.gauge_modules import LoRAFiberBundle, LoRAGaugeField
 from lora_course.labs.gauge_training import GaugeRace, gauge_race, low_rank_target
 from lora_course.labs.memory import Memory, memorize
@@ -58,4 +59,6 @@ __all__ = [
     "low_rank_target",
     "gauge_race",
     "GaugeRace",
+    "GaugeExperiment",
+    "GaugeRun",
 ]
