@@ -19,17 +19,17 @@ class PreconditionedSGD(torch.optim.Optimizer):
     Riemannian gradient of the metric tr(dBᵀdB T) + tr(S dA dAᵀ), which is invariant under GL(r).
 
     The gauge. Two models whose pairs differ by a gauge, (B, A) and (B M, M⁻¹ A), any M in GL(r), have the same ΔW
-    after each step, for every δ >= 0, with momentum too, and from B = 0 as well; in rounding only, 1e-12 in float64
-    for a well-conditioned M, do they differ. The damping of Zhang and Pilanci, T + δ I and S + δ I, does not have
-    this property: it is invariant if M is orthogonal, for other M it is not. δ T⁻¹ has it, because a gauge carries it
-    as it carries S, to Mᵀ( · )M. In other words, S + δ I is inverted in the gauge in which A's rows are orthonormal.
-    There S has the squared singular values of B A as eigenvalues: δ is compared with σ_i(B A)², which no gauge changes.
+    after each step, for every δ >= 0, with momentum too, and from B = 0 as well; only in rounding do they differ
+    (1e-12 in float64 for a well-conditioned M). Zhang and Pilanci's own damping, T + δ I and S + δ I, is invariant
+    for orthogonal M only. δ T⁻¹ works for all, because a gauge carries it as it carries S, to Mᵀ( · )M. In other
+    words: S + δ I is inverted in the gauge in which A's rows are orthonormal. There S has the eigenvalues σ_i(B A)²,
+    so that δ is compared with the squared singular values of B A, which no gauge changes.
 
-    At B = 0 only B moves, by -η G_B T⁻¹, and A has the gradient 0, as in LoRA. In a direction where B A has the
-    singular value 0 (to rounding), A stands still: the limit of δ → 0, so that δ = 0 is allowed there, too. But the
-    part of the second step that is quadratic in η has the factor 1 / σ_i(B A): where a σ_i is small, so must be η, or
-    δ must not. A stands for the well-conditioned factor here and gets no damping; it must have r linearly independent
-    rows, in particular r <= k. Its factor `scaling` is in the gradients: ΔW moves by η · scaling².
+    At B = 0 only B moves, by -η G_B T⁻¹, since A's gradient is 0, as in LoRA. In a direction in which B A is 0, A
+    stands still, so that δ = 0 is allowed there, too: it is the limit δ → 0. But the part of a step that is quadratic
+    in η, η² G_B T⁻¹ (S + δ T⁻¹)⁻¹ G_A, grows as 1 / σ_i(B A) where σ_i² >> δ: small σ_i ask for a small η or a
+    larger δ. A's side has no damping: A must have r linearly independent rows, so r <= k. The factor `scaling` is
+    in both gradients: ΔW moves by η · scaling².
 
     Args:
         model: an injected model; each Adapter with lora_A and lora_B is a group of its own, with its "name", all
@@ -42,7 +42,8 @@ class PreconditionedSGD(torch.optim.Optimizer):
         ValueError: a number out of its range; no pair that is trained; r > k.
         RuntimeError (from ``step``, before anything is changed): a lora_A has lost a rank.
 
-    Source: Zhang and Pilanci (2024), Riemannian Preconditioned LoRA, for δ = 0; the covariant damping is ours.
+    Source: Zhang and Pilanci (2024), Riemannian Preconditioned LoRA, Equation (1), for δ = 0 (their damping: Section
+    6.1); the damping that a gauge carries along is ours.
     """
 
     def __init__(self, model, lr, damping=1e-6, momentum=0.0):

@@ -56,7 +56,10 @@ class InvariantMetric(Metric):
     form ω(v) = ½ (B⁺dB - dA A⁺) (:meth:`vertical_generator`), for which ω(B X, -X A) = X and ω at (B M, M⁻¹ A) is
     M⁻¹ ω M. The metric that it gives the base is ‖P⊥ dW Q‖² + ‖P dW Q⊥‖² + ½ ‖P dW Q‖², P = B B⁺, Q = A⁺A: not the
     embedded one, which has 1 in place of ½. Since tr ω = ¼ d log(det S / det T), a horizontal curve keeps
-    det S / det T, and the holonomy of a loop has determinant ±1.
+    det S / det T, and the holonomy of a loop has determinant ±1. There are other invariant metrics, as
+    tr(S⁻¹ dBᵀdB) + tr(T⁻¹ dA dAᵀ), with other connections; this is the one that preconditions the gradient.
+
+    Source: Mishra, Adithya Apuroop and Sepulchre (2012); for LoRA Zhang and Pilanci (2024), Equation (2).
     """
 
     def inner(self, p, u, v):
@@ -73,7 +76,7 @@ class InvariantMetric(Metric):
         r"""The Riemannian gradient (G A⁺, B⁺G) = (G_B (A Aᵀ)⁻¹, (BᵀB)⁻¹ G_A): the preconditioned gradient.
 
         It is horizontal here, and (B M, M⁻¹ A) gives (dB M, M⁻¹ dA). W moves by G Q + P G.
-        Source: Zhang and Pilanci (2024).
+        Source: Zhang and Pilanci (2024), Equation (1).
         """
         G = like("G", G, p.W)
         return Tangent(G @ p.A_pinv, p.B_pinv @ G)

@@ -89,7 +89,7 @@ def holonomy(path, start, metric=INVARIANT, velocity=None, tolerance=1e-7, most_
     """
     if _distance(start, path, 1.0) > 1e-8:
         raise ValueError("path must be a loop over start: path(1) is not the B A of start")
-    return start.gauge_to(parallel_transport(path, start, metric, velocity, tolerance, most_steps).end)
+    return start.B_pinv @ parallel_transport(path, start, metric, velocity, tolerance, most_steps).end.B
 
 
 def _distance(p, path, t):
