@@ -60,7 +60,11 @@ class GaugeExperiment:
         self.steps, self.batch = at_least("steps", steps, 1), at_least("batch", batch, 1)
 
     def __call__(self, point: Mapping) -> GaugeRun:
-        r"""Inject, change the gauge, train, measure; training stops where the loss is no longer finite."""
+        r"""Inject, change the gauge, train, measure.
+
+        Training stops where a number is no longer finite, or where
+        PreconditionedSGD finds that a lora_A has lost a rank: both count as divergence.
+        """
         make = self.optimizers[choice("optimizer", point["optimizer"], self.optimizers)]
         M, lr, source = self._gauge(point["gauge"]), positive("lr", point["lr"]), generator(point["seed"])
         model, data = copy.deepcopy(self.model), self.data
@@ -71,16 +75,23 @@ class GaugeExperiment:
                 gauge = M.to(layer.lora_A.dtype)
                 layer.lora_B.copy_(layer.lora_B @ gauge)
                 layer.lora_A.copy_(torch.linalg.solve(gauge, layer.lora_A))
-        optimizer = make(model, lr)
+        optimizer, trained = make(model, lr), [p for p in model.parameters() if p.requires_grad]
+        lost = False
         for _ in range(self.steps):
             rows = torch.randint(len(data.x_train), (self.batch,), generator=source)
             loss = F.cross_entropy(model(data.x_train[rows]), data.y_train[rows])
-            if not math.isfinite(loss.item()):
+            if not (math.isfinite(loss.item()) and all(p.isfinite().all() for p in trained)):
                 break
             optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
-        final = mean_loss(model, data.x_test, data.y_test)
+            try:
+                optimizer.step()
+            except RuntimeError as error:
+                if "lost" not in str(error):
+                    raise
+                lost = True
+                break
+        final = math.inf if lost else mean_loss(model, data.x_test, data.y_test)
         deltas = {name: layer.delta_weight().detach() for name, layer in layers.items()}
         hits = accuracy(model, data.x_test, data.y_test)
         return GaugeRun(dict(point), final if math.isfinite(final) else math.inf, hits, deltas)
