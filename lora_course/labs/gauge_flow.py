@@ -1,4 +1,4 @@
-r"""Training with infinitely small steps: the curve of (B, A) that a direction of descent gives, and its path of W = B A.
+r"""Training with infinitely small steps: the curve of (B, A) that a way to descend gives, and its path of W = B A.
 
 p = (B, A), Factors: B (d, r), A (r, k);  G = ∂L/∂W (d, k);  p'(t) = - direction(p, G), 0 <= t <= 1, times a duration.
 """
