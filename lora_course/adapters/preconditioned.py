@@ -110,7 +110,9 @@ def _directions(group):
     size = R.diagonal().abs()
     eps = torch.finfo(wide).eps
     if not size.min() > eps * max(A.flatten(1).shape) * size.max():
-        raise RuntimeError(f"lora_A of {group['name']} must have r linearly independent rows, it has lost one")
+        raise RuntimeError(
+            f"lora_A of {group['name']} must have r linearly independent rows, it has lost one (did training diverge?)"
+        )
     found = []
     if B.grad is not None:
         half = torch.linalg.solve_triangular(R, B.grad.flatten(1).to(wide), upper=True, left=False)

@@ -201,6 +201,16 @@ def test_the_lift_projects_back_and_is_the_shortest(metric, d, k, r, seed):
 
 
 @each_shape
+def test_the_invariant_lift_in_closed_form(d, k, r):
+    case = Case(d, k, r)
+    (B, A), dW = (case.p.B, case.p.A), case.dW
+    Bp, Ap = np.linalg.pinv(B), np.linalg.pinv(A)
+    K = Bp @ dW @ Ap / 2
+    expected = (np.eye(d) - B @ Bp) @ dW @ Ap + B @ K, Bp @ dW @ (np.eye(k) - Ap @ A) + K @ A
+    assert same(INVARIANT.horizontal_lift(case.p, dW), expected)
+
+
+@each_shape
 def test_the_euclidean_lift_is_the_pseudoinverse_of_the_jacobian(d, k, r):
     case = Case(d, k, r)
     J = product_jacobian(case.p.B, case.p.A)

@@ -36,7 +36,9 @@ class Metric:
     def horizontal_lift(self, p, dW):
         r"""The only horizontal vector at p that moves W by dW, (d, k).
 
-        A dW that is no velocity of a matrix of rank r is replaced by its ``tangent_projection``.
+        For the invariant metric ((I - B B⁺) dW A⁺ + B K, B⁺dW (I - A⁺A) + K A), K = ½ B⁺dW A⁺; for the Euclidean
+        one the horizontal part of that, which is the pseudoinverse of the Jacobian applied to dW. A dW that is no
+        velocity of a matrix of rank r is replaced by its ``tangent_projection``.
         """
         dW = like("dW", dW, p.W)
         left, right = p.B_pinv @ dW, dW @ p.A_pinv
