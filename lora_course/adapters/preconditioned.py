@@ -29,7 +29,7 @@ class PreconditionedSGD(torch.optim.Optimizer):
     stands still, so that δ = 0 is allowed there, too: it is the limit δ → 0. But the part of a step that is quadratic
     in η, η² G_B T⁻¹ (S + δ T⁻¹)⁻¹ G_A, grows as 1 / σ_i(B A) where σ_i² >> δ: small σ_i ask for a small η or a
     larger δ. A's side has no damping: A must have r linearly independent rows, so r <= k. The factor `scaling` is
-    in both gradients: ΔW moves by η · scaling².
+    in both gradients: to first order, ΔW moves in proportion to η · scaling².
 
     Args:
         model: an injected model; each Adapter with lora_A and lora_B is a group of its own, with its "name", all
@@ -76,8 +76,8 @@ class PreconditionedSGD(torch.optim.Optimizer):
         for group, p, move in moves:
             if group["momentum"]:
                 state = self.state[p]
-                move = move + group["momentum"] * state["velocity"] if "velocity" in state else move
-                state["velocity"] = move
+                # a tensor of its own: a plain move is p.grad itself, which zero_grad may set to zero in place
+                state["velocity"] = move = move + group["momentum"] * state.get("velocity", 0)
             p.sub_(group["lr"] * move)
         return loss
 
@@ -96,7 +96,7 @@ def _pairs(model):
         rows, columns = A.flatten(1).shape
         if rows > columns:
             raise ValueError(f"{name} has r = {rows} rows in lora_A of {columns} entries: r must be at most {columns}")
-        found.append((name, B, A))
+        found.append((name or type(module).__name__, B, A))
     return found
 
 
