@@ -143,6 +143,26 @@ def test_divergence_is_reported_as_an_infinite_loss(experiment):
     assert run.loss == float("inf")
 
 
+class Failing(torch.optim.SGD):
+    def step(self, closure=None):
+        raise RuntimeError(self.defaults["foreach"])
+
+
+def failing(message):
+    return lambda model, lr: Failing([p for p in model.parameters() if p.requires_grad], lr=lr, foreach=message)
+
+
+def test_a_factor_that_lost_a_rank_is_divergence_and_other_errors_are_raised(experiment):
+    def trial(message):
+        data, sizes = experiment.data, {"r": 3, "alpha": 6, "steps": 2}
+        one = GaugeExperiment(experiment.model, ["0", "2"], data, {"fails": failing(message)}, **sizes)
+        return one({"optimizer": "fails", "gauge": 1, "lr": 0.1, "seed": 0})
+
+    assert trial("lora_A of 0 must have r linearly independent rows, it has lost one").loss == float("inf")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        trial("out of memory")
+
+
 @pytest.mark.parametrize(
     "change,what",
     [
