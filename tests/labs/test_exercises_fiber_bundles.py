@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from lora_course.labs.exercises import fiber_bundles
-from lora_course.theory.geometry import INVARIANT, Factors
+from lora_course.theory.geometry import EUCLIDEAN, INVARIANT, Factors
 
 inv, pinv = np.linalg.inv, np.linalg.pinv
 D, K, R = fiber_bundles.D, fiber_bundles.K, fiber_bundles.R
@@ -20,12 +20,23 @@ def through_torch(B, A, B2, A2):
     return torch.linalg.pinv(torch.tensor(B)) @ torch.tensor(B2)
 
 
-def form(B, A, dB, dA):
+def omega(B, A, dB, dA):
     return (pinv(B) @ dB - dA @ pinv(A)) / 2
 
 
-def form_written_out(B, A, dB, dA):
-    return 0.5 * inv(B.T @ B) @ B.T @ dB - 0.5 * dA @ A.T @ inv(A @ A.T)
+def less(B, A, dB, dA, X, Y):
+    return dB - B @ X, dA + Y @ A
+
+
+def horizontal(*a):
+    return less(*a, omega(*a), omega(*a))
+
+
+def lifted(B, A, dB, dA):
+    # the formula of the lift, from the velocity of BA alone
+    dW, P, Q = dB @ A + B @ dA, B @ pinv(B), pinv(A) @ A
+    up = (dW - P @ dW / 2) @ pinv(A)
+    return [up, pinv(B) @ (dW - dW @ Q / 2)]
 
 
 def step(B, A, G, lr):
@@ -49,7 +60,7 @@ RIGHT = {
     "bundle_size": [4 * (D * K + D), 16793600, 16793600.0],
     "gauge": [lambda B, A, B2, A2: pinv(B) @ B2, by_lstsq, through_torch, lambda B, A, B2, A2: A @ pinv(A2)],
     "plus": [0.5, Fraction(1, 2), np.float32(4**-0.5)],
-    "form": [form, form_written_out],
+    "horizontal": [horizontal, lifted, lambda B, A, *v: INVARIANT.horizontal(Factors(B, A), v)],
     "step": [step, step_of_the_package],
 }
 WRONG = {
@@ -69,15 +80,19 @@ WRONG = {
         "M",
     ],
     "plus": [2, 4**-0.25, 0.25, 4, 2**0.5, 7],
-    "form": [
-        lambda *a: 2 * form(*a),
-        lambda B, A, dB, dA: (pinv(B) @ dB + dA @ pinv(A)) / 2,
-        lambda *a: -form(*a),
-        lambda B, A, dB, dA: (B.T @ dB - dA @ A.T) / 2,
-        lambda B, A, dB, dA: pinv(B) @ dB,
-        lambda *a: np.eye(3),
-        lambda B, A, dB, dA: dB,
-        "omega",
+    "horizontal": [
+        lambda B, A, dB, dA: (B @ omega(B, A, dB, dA), -omega(B, A, dB, dA) @ A),
+        lambda *a: less(*a, -omega(*a), -omega(*a)),
+        lambda *a: less(*a, omega(*a), -omega(*a)),
+        lambda *a: less(*a, omega(*a), 0 * omega(*a)),
+        lambda *a: less(*a, 2 * omega(*a), 2 * omega(*a)),
+        lambda B, A, *v: EUCLIDEAN.horizontal(Factors(B, A), v),
+        lambda B, A, dB, dA: (dB, dA),
+        lambda *a: less(*a, np.eye(3), np.eye(3)),
+        lambda B, A, dB, dA: (dA, dB),
+        omega,
+        lambda B, A, dB, dA: 3.0,
+        "horizontal",
     ],
     "step": [
         lambda B, A, G, lr: (B - lr * G @ A.T, A - lr * B.T @ G),

@@ -4,7 +4,7 @@ import numpy as np
 
 from lora_course.labs.exercises._compare import first_array, first_match
 from lora_course.theory import adapter_parameters, degrees_of_freedom
-from lora_course.theory.geometry import INVARIANT, Factors
+from lora_course.theory.geometry import EUCLIDEAN, INVARIANT, Factors, Tangent
 
 D, K, R = 4096, 1024, 16
 
@@ -80,26 +80,36 @@ def plus(answer) -> str | None:
     return first_match(answer, 0.5, mistakes, "Solve (η/s) / (η s) = 4 for s > 0.")
 
 
-def form(answer):
-    r"""A function of (B, A, dB, dA) that returns ω = ½ (B⁺dB - dA A⁺); `...` if it still returns `...`."""
+def horizontal(answer):
+    r"""A function of (B, A, dB, dA) for (dB - B X, dA + X A), X = ½ (B⁺dB - dA A⁺); `...` if it returns `...`."""
     if not callable(answer):
-        return f"form should be a function of B, A, dB and dA, but it is {answer!r}."
+        return f"horizontal should be a function of B, A, dB and dA, but it is {answer!r}."
     p, v = _pair(2, 7, 5, 3), _pair(3, 7, 5, 3)
     returned = answer(p.B.copy(), p.A.copy(), v.B.copy(), v.A.copy())
     if returned is ...:
         return ...
-    left, right = p.B_pinv @ v.B, v.A @ p.A_pinv
+    try:
+        B, A = returned
+    except (TypeError, ValueError):
+        return f"horizontal should return a pair of velocities, but it returns {type(returned).__name__}."
+    if np.shape(B) != p.B.shape or np.shape(A) != p.A.shape:
+        return f"The velocities should have the shapes {p.B.shape} and {p.A.shape}, got {np.shape(B)}, {np.shape(A)}."
+    velocity = Tangent(v.B, v.A)
+    X = INVARIANT.vertical_generator(p, velocity)
+    up, along = p.vertical(X)
     mistakes = [
-        (left - right, "Almost: the factor ½ is missing. Try it on (BX, -XA): it should give X."),
-        ((left + right) / 2, "A minus between the two terms: on (BX, -XA) they have opposite signs."),
-        ((right - left) / 2, "The sign is the other way round: on (BX, -XA) it should give X, not -X."),
-        ((p.B.T @ v.B - v.A @ p.A.T) / 2, "These are transposes. (12.5) has pseudo-inverses, B⁺ and A⁺."),
-        (left, "That is B⁺dB alone. The part of A is missing."),
+        ((up, along), "That is the vertical part. It is what has to be taken away."),
+        ((v.B + up, v.A + along), "You added the vertical part. Take it away."),
+        ((v.B - up, v.A + along), "BA moves differently now. The vertical velocity is (BX, -XA): mind the minus."),
+        ((v.B - up, v.A), "BA moves differently now: A's half of (BX, -XA) is still in."),
+        ((v.B - 2 * up, v.A - 2 * along), "You took away twice the vertical part: the factor ½ of (12.5) is missing."),
+        (EUCLIDEAN.horizontal(p, velocity), "That is horizontal in the Euclidean metric. Asked is the invariant one."),
+        ((v.B, v.A), "That is the proposal itself, with its vertical part."),
     ]
-    if np.shape(returned) != (3, 3):
-        return f"ω should be an r × r matrix, here (3, 3), but it has the shape {np.shape(returned)}."
-    right_one = INVARIANT.vertical_generator(p, (v.B, v.A))
-    return first_array(returned, right_one, mistakes, "ω = ½ (B⁺ dB - dA A⁺), with np.linalg.pinv.")
+    mistakes = [(_flat(*pair), message) for pair, message in mistakes]
+    wanted = _flat(*INVARIANT.horizontal(p, velocity))
+    otherwise = "Take (BX, -XA) away, with X = ½ (B⁺ dB - dA A⁺)."
+    return first_array(_flat(B, A), wanted, mistakes, otherwise)
 
 
 def step(answer):

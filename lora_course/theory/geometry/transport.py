@@ -50,8 +50,10 @@ def parallel_transport(path, start, metric=INVARIANT, velocity=None, tolerance=1
     such a function; left out, it is taken from differences of 7 values of W, at a distance of 0.002, good to about
     1e-12 for a path that turns around once. Each step's estimated error is at most tolerance · (length of the
     step in t), measured by the metric and relative to the point; with the invariant metric, neither the steps nor
-    the error depend on the gauge of `start`. Raises ValueError if start is not over W(0) or a rank drops on the way,
-    RuntimeError if most_steps do not suffice.
+    the error depend on the gauge of `start`. With the Euclidean one the curve is a horizontal lift, too, but of no
+    connection of the GL(r)-bundle: starts that differ by a gauge go on differing by it only if it is orthogonal.
+
+    Raises ValueError if start is not over W(0) or a rank drops on the way, RuntimeError if most_steps do not suffice.
     """
     tolerance, most_steps = positive_number("tolerance", tolerance), positive_integer("most_steps", most_steps)
     if _distance(start, path, 0.0) > 1e-8:
