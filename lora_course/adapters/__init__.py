@@ -22,6 +22,7 @@ from lora_course.adapters.nf4 import NF4Linear, QLoRALinear, dequantize_nf4, qua
 from lora_course.adapters.optim import loraplus_groups
 from lora_course.adapters.origin import PlainFactors, plain_factors, start, start_all, undo_start, weight_gradients
 from lora_course.adapters.pair import AdapterFileError
+from lora_course.adapters.preconditioned import PreconditionedSGD
 from lora_course.adapters.rank_allocation import RankAllocator
 from lora_course.adapters.report import InjectionReport
 from lora_course.adapters.rounding import MergeReport
@@ -60,4 +61,5 @@ __all__ = [
     "quantize_nf4",
     "dequantize_nf4",
     "LoRAConv2d",
+    "PreconditionedSGD",
 ]

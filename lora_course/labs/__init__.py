@@ -5,6 +5,10 @@ from lora_course.labs.cnn import STAGES, activations, small_cnn
 from lora_course.labs.cnn_tuning import finetune_convolutions
 from lora_course.labs.digits import Digits, digits
 from lora_course.labs.experiment import LoRAExperiment, Trained
+from lora_course.labs.gauge_experiment import GaugeExperiment, GaugeRun
+from lora_course.labs.gauge_flow import Flow, gradient_flow
+from lora_course.labs.gauge_modules import LoRAFiberBundle, LoRAGaugeField
+from lora_course.labs.gauge_training import GaugeRace, gauge_race, low_rank_target
 from lora_course.labs.magnitude_sweep import MagnitudeRun, magnitude_sweep
 from lora_course.labs.memory import Memory, memorize
 from lora_course.labs.models import digit_network, mlp
@@ -54,4 +58,13 @@ __all__ = [
     "finetune_convolutions",
     "magnitude_sweep",
     "MagnitudeRun",
+    "LoRAGaugeField",
+    "LoRAFiberBundle",
+    "gradient_flow",
+    "Flow",
+    "low_rank_target",
+    "gauge_race",
+    "GaugeRace",
+    "GaugeExperiment",
+    "GaugeRun",
 ]

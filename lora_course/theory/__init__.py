@@ -1,6 +1,6 @@
 r"""The mathematics of LoRA as pure functions of arrays (numpy only)."""
 
-from . import jpeg
+from . import geometry, jpeg
 from .counting import (
     TrainingBytes,
     adapter_parameters,
@@ -132,4 +132,5 @@ __all__ = [
     "dora_parameters",
     "DoRAFit",
     "dora_fit",
+    "geometry",
 ]
