@@ -51,7 +51,7 @@ class AllocationExperiment:
     to r for each layer, in the same SVD form and with the same scaling alpha / r. The seed fixes start and batches.
 
     Args:
-        model: an nn.Sequential of nn.Linear and elementwise activations, which is copied; all linear layers are adapted.
+        model: an nn.Sequential of nn.Linear and elementwise activations, copied; all linear layers are adapted.
         data: has x_train, y_train, x_test, y_test, as `digits()`.
         r, alpha: of each layer at the start.
         steps, batch: of Adam with PyTorch's defaults, batches as in `fit`.
