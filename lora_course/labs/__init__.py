@@ -1,6 +1,7 @@
 r"""What the chapters run: data, experiments and the reference answers of the exercises."""
 
 # plain imports, because `digits` and `sweep` name modules, too: this way the names are always the functions
+from lora_course.labs.allocation import Allocated, AllocationExperiment
 from lora_course.labs.cnn import STAGES, activations, small_cnn
 from lora_course.labs.cnn_tuning import finetune_convolutions
 from lora_course.labs.digits import Digits, digits
@@ -67,4 +68,6 @@ __all__ = [
     "GaugeRace",
     "GaugeExperiment",
     "GaugeRun",
+    "AllocationExperiment",
+    "Allocated",
 ]
