@@ -80,17 +80,17 @@ def vera(answer) -> str | None:
 
 
 def fair(answer):
-    r"""A function of (valid, test), (seeds, rates), which chooses by valid and reports test; `...` if it returns `...`."""
+    r"""A function of (valid, test), both (seeds, rates), that chooses by valid and reports test; `...` for `...`."""
     if not callable(answer):
         return f"fair should be a function of valid and test, but it is {answer!r}."
     valid = np.array([[0.1, 0.7, 0.8, 0.2], [0.3, 0.9, 0.6, 0.2], [0.2, 0.6, 0.65, 0.95]])
-    test = np.array([[0.2, 0.5, 0.9, 0.1], [0.1, 0.7, 0.8, 0.3], [0.3, 0.55, 0.6, 0.2]])
+    test = np.array([[0.25, 0.5, 0.9, 0.1], [0.1, 0.7, 0.8, 0.3], [0.4, 0.55, 0.6, 0.2]])
     returned = answer(valid.copy(), test.copy())
     if returned is ...:
         return ...
     j = valid.mean(0).argmax()
     mistakes = [
-        (test.mean(0).max(), "You choose by test. Then the best of many noisy numbers is reported, and looks too good."),
+        (test.mean(0).max(), "You choose by test. Then the best of many noisy numbers is reported: too good."),
         (valid[:, j].mean(), "You report valid. It took part in the choice, so it looks too good; report test."),
         (
             np.mean([test[i, valid[i].argmax()] for i in range(len(test))]),
@@ -103,4 +103,6 @@ def fair(answer):
         (test[:, j].max(), "You report the best seed. Report the mean over the seeds."),
         (test[:, j].sum(), "You add up. Take the mean over the seeds."),
     ]
-    return first_match(returned, test[:, j].mean(), mistakes, "valid.mean(0).argmax() chooses; test at it, mean over seeds.")
+    return first_match(
+        returned, test[:, j].mean(), mistakes, "valid.mean(0).argmax() chooses; then the mean of test there."
+    )
