@@ -101,7 +101,7 @@ def test_activations_are_of_the_size_that_autograd_keeps():
     kept = [saved_bytes(qwen(replace(SMALL, layers=n), "cpu"), tokens) for n in (2, 4)]
     estimated = [2 * activation_bytes(replace(SMALL, layers=n), 128, checkpointing=False) for n in (2, 4)]
     ratio = (kept[1] - kept[0]) / (estimated[1] - estimated[0])
-    assert 0.8 < ratio < 2.5  # the norms and rotations of the library are not fused
+    assert 1.1 < ratio < 1.35  # about 1.2, as chapter 11 says: norms and rotations of the library are not fused
 
 
 def test_checkpointing_and_tokens():
