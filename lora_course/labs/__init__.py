@@ -6,6 +6,7 @@ from lora_course.labs.cnn import STAGES, activations, small_cnn
 from lora_course.labs.cnn_tuning import finetune_convolutions
 from lora_course.labs.digits import Digits, digits
 from lora_course.labs.experiment import LoRAExperiment, Trained
+from lora_course.labs.family import METHODS, Race, adapted, race
 from lora_course.labs.gauge_experiment import GaugeExperiment, GaugeRun
 from lora_course.labs.gauge_flow import Flow, gradient_flow
 from lora_course.labs.gauge_modules import LoRAFiberBundle, LoRAGaugeField
@@ -25,6 +26,7 @@ from lora_course.labs.subspace_sweep import SubspaceExperiment, SubspaceRun
 from lora_course.labs.sweep import SweepError, grid, sweep
 from lora_course.labs.synthetic import TeacherStudent, random_facts, teacher_student
 from lora_course.labs.training import accuracy, fit, mean_loss
+from lora_course.labs.two_rates import two_rates
 
 __all__ = [
     "Digits",
@@ -70,4 +72,9 @@ __all__ = [
     "GaugeRun",
     "AllocationExperiment",
     "Allocated",
+    "two_rates",
+    "race",
+    "Race",
+    "METHODS",
+    "adapted",
 ]

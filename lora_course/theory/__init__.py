@@ -20,6 +20,8 @@ from .counting import (
 )
 from .depth import depth_error, depth_updates
 from .entropies import LogDet, entropy, gaussian_entropy, log_det, spectral_entropy
+from .fine_tuning_memory import MemoryAccount, activation_bytes, fine_tuning_memory, linear_parameters, scale_bits
+from .first_step import expected_first_step_drop, expected_first_update_norm, first_step_drop, scaling
 from .information import gaussian_mutual_information, label_information, mutual_information
 from .low_rank_codes import LowRankCode, adapter_bits, low_rank_code, quantize_factors
 from .nuclear import NuclearFit, factored_objective, jang_rank_bound, nuclear_norm_fit
@@ -40,7 +42,7 @@ from .random_matrices import (
     marchenko_pastur_singular_values,
 )
 from .regression import least_squares, reduced_rank_regression
-from .shapes import QWEN3_0_6B, DecoderShapes, lora_parameters
+from .shapes import QWEN3_0_6B, QWEN3_8B, QWEN3_32B, DecoderShapes, lora_parameters
 from .spectrum import (
     best_approximation,
     effective_rank,
@@ -133,4 +135,15 @@ __all__ = [
     "DoRAFit",
     "dora_fit",
     "geometry",
+    "scaling",
+    "first_step_drop",
+    "expected_first_step_drop",
+    "expected_first_update_norm",
+    "QWEN3_8B",
+    "QWEN3_32B",
+    "MemoryAccount",
+    "fine_tuning_memory",
+    "activation_bytes",
+    "linear_parameters",
+    "scale_bits",
 ]

@@ -66,6 +66,28 @@ QWEN3_0_6B = DecoderShapes(
     hidden=1024, layers=28, heads=16, kv_heads=8, head_dim=128, intermediate=3072, vocabulary=151936
 )
 
+# likewise Qwen3-8B and Qwen3-32B: output not tied to the embedding
+QWEN3_8B = DecoderShapes(
+    hidden=4096,
+    layers=36,
+    heads=32,
+    kv_heads=8,
+    head_dim=128,
+    intermediate=12288,
+    vocabulary=151936,
+    tied_embeddings=False,
+)
+QWEN3_32B = DecoderShapes(
+    hidden=5120,
+    layers=64,
+    heads=64,
+    kv_heads=8,
+    head_dim=128,
+    intermediate=25600,
+    vocabulary=151936,
+    tied_embeddings=False,
+)
+
 
 def lora_parameters(shapes, targets, r):
     r"""Number of parameters that LoRA of rank r trains on the linear maps ``targets`` of each layer.
