@@ -81,7 +81,10 @@ def fair_best(answer) -> str | None:
         (hits.max(), "That is the luckiest single run. Take the mean over the seeds first."),
         (hits.mean(), "That is the mean over everything. Pick a rate: the one with the best mean."),
         (hits.max(0).mean(), "You pick another rate for each seed. One rate for all seeds, please."),
-        (hits.mean(0).max(), "That is the best seed. Seeds are along the second axis: mean over it, then the best rate."),
+        (
+            hits.mean(0).max(),
+            "That is the best seed. Seeds are along the second axis: mean over it, then the best rate.",
+        ),
         (hits.mean(1).argmax(), "That is the number of the rate. Asked is its mean accuracy."),
         (hits.max(1).mean(), "Best seed at each rate, then the mean over rates: it should be the other way round."),
         (np.median(hits, 1).max(), "That is the best median. Here the mean over the seeds is asked."),
