@@ -28,7 +28,7 @@ def by_autograd(G, A0, B0, s, eta):
 
 
 def by_package(W0, A0, B0, alpha):
-    base = nn.Linear(A0.shape[1], B0.shape[0], bias=False, dtype=torch.float64)
+    base = nn.Linear(A0.shape[1], B0.shape[0], bias=False, dtype=torch.float64, device="meta").to_empty(device="cpu")
     base.weight.data.copy_(torch.tensor(W0))
     layer = LoRALinear(base, len(A0), alpha)
     start(layer, lambda W, r, s, generator: (torch.tensor(A0), torch.tensor(B0)))
