@@ -78,8 +78,9 @@ class LoRAExperiment:
         data: has x_train, y_train, x_test, y_test, as `digits()`; or a function of the seed that returns such.
         steps, batch, optimizer, weight_decay: as for `fit`.
         evaluate_every: measure the test accuracy also before training and each time after so many steps.
-        start: None for that of `inject`, or what `start_all` takes, its random numbers from the seed; the gradient
-            of "lora_ga" is that of the whole training set. `Trained.factors` are then the `plain_factors`.
+        start: None for that of `inject`, or a name or function that `start_all` takes, with random numbers from the
+            seed; the gradient of "lora_ga" is that of the whole training set. `Trained.factors` are then the
+            `plain_factors`.
 
     Raises `TypeError` or `ValueError` for a bad argument; a point is checked before anything is trained.
     """
@@ -95,7 +96,7 @@ class LoRAExperiment:
         optimizer: str = "adam",
         weight_decay: float = 0.0,
         evaluate_every: int | None = None,
-        start: str | None = None,
+        start: str | Callable | None = None,
     ):
         self.model = copy.deepcopy(check_model(model))
         self.names = tuple(matched_layers(targets, places(self.model)))
