@@ -35,7 +35,8 @@ def start(layer, name, *, generator=0, keep_base=True, **options):
     Args:
         layer: a LoRALinear (not DoRA's) with r <= min(d, k), neither merged nor started; a tied weight
             (``tied_to``) is refused, since its twin would change too.
-        name: "b_random", "pissa", "milora", "olora" or "lora_ga", see ``starts``.
+        name: "b_random", "pissa", "milora", "olora" or "lora_ga", see ``starts``; or a function of your own
+            (W, r, scaling, generator) -> (A0, B0).
         generator: a torch.Generator or an int seed, for what is random.
         keep_base: keep a copy of W0, as large as the base, from which ``undo_start`` (and ``remove``) restore it
             bit for bit; adding s B0 A0 again would round. A0, B0 and the copy are part of the state dict, which

@@ -78,13 +78,18 @@ STARTS = {"b_random": b_random, "pissa": pissa, "milora": milora, "olora": olora
 
 
 def start_factors(name, W, r, s, generator, **options):
-    r"""Return (A0, B0) of the start ``name``; ValueError for another name, r > min(d, k), W that is not finite."""
-    check_choice("name", name, STARTS)
+    r"""Return (A0, B0) of the start ``name``, or of a function that makes them as those of STARTS do.
+
+    Raises ValueError for another name, r > min(d, k), W that is not finite, factors of another shape.
+    """
+    make = name if callable(name) else STARTS[check_choice("name", name, STARTS)]
     if r > min(W.shape):
         raise ValueError(f"r must be at most min(d, k) = {min(W.shape)} for the start {name!r}, got {r}")
     if not torch.isfinite(W).all():
         raise ValueError(f"the base weight has entries that are not finite: no start {name!r} from it")
-    A, B = STARTS[name](W, r, s, generator, **options)
+    A, B = make(W, r, s, generator, **options)
+    if (A.shape, B.shape) != ((r, W.shape[1]), (W.shape[0], r)):
+        raise ValueError(f"{name!r} must return A0 (r, k) and B0 (d, r), got {tuple(A.shape)} and {tuple(B.shape)}")
     if not (A.any() or B.any()):
         raise ValueError(f"{name!r} would start at A = 0 and B = 0, where both gradients are 0 for good: is W = 0?")
     return A, B

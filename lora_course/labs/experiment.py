@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from lora_course.adapters import inject
+from lora_course.adapters import inject, plain_factors, start_all, weight_gradients
 from lora_course.adapters.checks import check_alpha, check_model
 from lora_course.adapters.inject import matched_layers
+from lora_course.adapters.starts import STARTS
 from lora_course.adapters.walk import places
 from lora_course.labs import stacked
 from lora_course.labs._checks import at_least, choice, positive, real
@@ -76,6 +78,9 @@ class LoRAExperiment:
         data: has x_train, y_train, x_test, y_test, as `digits()`; or a function of the seed that returns such.
         steps, batch, optimizer, weight_decay: as for `fit`.
         evaluate_every: measure the test accuracy also before training and each time after so many steps.
+        start: None for that of `inject`, or a name or function that `start_all` takes, with random numbers from the
+            seed; the gradient of "lora_ga" is that of the whole training set. `Trained.factors` are then the
+            `plain_factors`.
 
     Raises `TypeError` or `ValueError` for a bad argument; a point is checked before anything is trained.
     """
@@ -91,6 +96,7 @@ class LoRAExperiment:
         optimizer: str = "adam",
         weight_decay: float = 0.0,
         evaluate_every: int | None = None,
+        start: str | Callable | None = None,
     ):
         self.model = copy.deepcopy(check_model(model))
         self.names = tuple(matched_layers(targets, places(self.model)))
@@ -101,6 +107,7 @@ class LoRAExperiment:
         self.optimizer = choice("optimizer", optimizer, OPTIMIZERS)
         self.weight_decay = real("weight_decay", weight_decay, 0)
         self.evaluate_every = None if evaluate_every is None else at_least("evaluate_every", evaluate_every, 1)
+        self.start = start if start is None or callable(start) else choice("start", start, STARTS)
 
     def __call__(self, point: Mapping) -> Trained:
         r"""Train at one point: inject (or unfreeze the targets), then fit."""
@@ -112,7 +119,7 @@ class LoRAExperiment:
             for name in self.names:
                 model.get_submodule(name).weight.requires_grad_()
         else:
-            inject(model, self._is_target, settings["r"], settings["alpha"], generator=settings["seed"])
+            self._inject(model, settings, data)
         curve = []
 
         def measure(done):
@@ -127,8 +134,8 @@ class LoRAExperiment:
         if settings["r"] is None:
             factors, full = {}, {name: layer.weight.detach() - before[name] for name, layer in layers.items()}
         else:
-            factors = {name: (layer.lora_B.detach(), layer.lora_A.detach()) for name, layer in layers.items()}
-            full = {}
+            pairs = {name: plain_factors(layer) for name, layer in layers.items()}
+            factors, full = {name: (pair.B, pair.A) for name, pair in pairs.items()}, {}
         seen = accuracy(model, data.x_train, data.y_train)
         return Trained(dict(point), torch.tensor(losses, dtype=torch.float64), factors, full, curve[-1][1], seen, curve)
 
@@ -156,6 +163,8 @@ class LoRAExperiment:
 
         options = {"steps": self.steps, "batch": self.batch_size, "after_step": measure}
         options |= {"optimizer": self.optimizer, "weight_decay": self.weight_decay}
+        if self.start is not None:
+            options["factors"] = lambda point: self._factors(point, sets[point["seed"]])
         stacks, losses = stacked.train(self.model, layers, settings, sets, **options)
         done = {}
         for stack in stacks:
@@ -164,6 +173,21 @@ class LoRAExperiment:
                 parts = losses[id(point)], *stack.result(i), curve[-1][1], seen, curve
                 done[id(point)] = parts
         return [Trained(dict(given), *done[id(point)]) for given, point in zip(points, settings, strict=True)]
+
+    def _inject(self, model, point, data):
+        """Put adapters into `model`, started as the experiment says; return them as {name: LoRALinear}."""
+        inject(model, self._is_target, point["r"], point["alpha"], generator=point["seed"])
+        if self.start == "lora_ga":
+            gradients = weight_gradients(model, lambda model: F.cross_entropy(model(data.x_train), data.y_train))
+            start_all(model, self.start, gradients=gradients)
+        elif self.start is not None:
+            start_all(model, self.start, generator=point["seed"])
+        return {name: model.get_submodule(name) for name in self.names}
+
+    def _factors(self, point, data):
+        """Return the start {name: (A0 (r, k), B0 (d, r))} of a point."""
+        layers = self._inject(copy.deepcopy(self.model), point, data)
+        return {name: (layer.lora_A.detach(), layer.lora_B.detach()) for name, layer in layers.items()}
 
     def _data(self, seed):
         """Return the data for a seed, of the dtype of the model."""

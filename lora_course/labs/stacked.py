@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from lora_course.adapters.initialisers import kaiming
 from lora_course.labs._checks import generator
 from lora_course.labs.progress import progress
-from lora_course.labs.stacked_layers import Frozen, Full, activation, adapted, cross_entropy
+from lora_course.labs.stacked_layers import Frozen, Full, Merged, activation, adapted, cross_entropy
 from lora_course.labs.training import OPTIMIZERS
 
 LEAST_RANK = 4  # smaller ranks are padded to this: a bucket of their own costs more
@@ -72,9 +72,10 @@ class Stack:
     r"""The points of one bucket: parameters theta (P, N), their gradient, and the layers, which hold views of both.
 
     weights: {name: (A (P, r, k), Bt (P, r, d))}, or {name: (W (P, d, k),)} for full fine-tuning.
+    base: {name: (P, d, k)}, W0 - s B0 A0 for the layers in which a start moved it.
     """
 
-    def __init__(self, model, targets, points, batch):
+    def __init__(self, model, targets, points, batch, factors=None):
         self.points, self.batch, P = points, batch, len(points)
         r = max(point["r"] or 0 for point in points)
         self.W0 = {name: layer.weight.detach() for name, layer in targets.items()}
@@ -84,15 +85,20 @@ class Stack:
             zeros(P, sum(rows * columns for pair in shapes.values() for rows, columns in pair)) for _ in range(2)
         )
         self.weights, gradients = _views(self.theta, shapes), _views(self.gradient, shapes)
-        self._start()
         s = zeros(P, 1, 1)
         s[:, 0, 0] = torch.tensor([point["alpha"] / point["r"] if r else 1.0 for point in points], dtype=s.dtype)
+        self._start(factors or self._kaiming)
+        moved = {name: s * pair[1].mT @ pair[0] for name, pair in self.weights.items() if r and pair[1].any()}
+        self.base = {name: self.W0[name] - delta for name, delta in moved.items() if delta.any()}
+        self.starts = {name: [factor.clone() for factor in self.weights[name]] for name in self.base}
         self.layers, self.first = [], None  # first: the index of the first trained layer, where backward ends
         for i, (name, layer) in enumerate(model._modules.items()):
             if not isinstance(layer, nn.Linear):
                 made = activation(layer, self.layers[-1] if i else None)
             elif name not in targets:
                 made = Frozen(layer)
+            elif r and name in self.base:
+                made = Merged(layer, s, *self.weights[name], *gradients[name], base=self.base[name])
             elif r:
                 made = adapted(layer, batch, self.first is None, s, *self.weights[name], *gradients[name])
             else:
@@ -101,16 +107,25 @@ class Stack:
                 self.first = i
             self.layers.append(made)
 
-    def _start(self):
-        """Draw each A as `inject` does: layer by layer from one generator of the point's seed; B = 0, W = W0."""
+    def _start(self, factors):
+        """Fill in what training starts from: W0, or the factors {name: (A0 (r, k), B0 (d, r))} of each point."""
         drawn = {}
         for i, point in enumerate(self.points):
-            r, seed = key = point["r"], point["seed"]
-            if key not in drawn:
-                source = generator(seed)
-                drawn[key] = {name: W if r is None else kaiming(W, r, source)[0] for name, W in self.W0.items()}
-            for name, start in drawn[key].items():
-                self.weights[name][0][i, : len(start)] = start
+            key = point["r"], point["alpha"], point["seed"]
+            if point["r"] is not None and key not in drawn:
+                drawn[key] = factors(point)
+            for name, W in self.W0.items():
+                if point["r"] is None:
+                    self.weights[name][0][i] = W
+                else:
+                    A0, B0 = drawn[key][name]
+                    self.weights[name][0][i, : len(A0)] = A0
+                    self.weights[name][1][i, : len(A0)] = B0.T
+
+    def _kaiming(self, point):
+        """Draw each A as `inject` does: layer by layer from one generator of the point's seed; B = 0."""
+        source = generator(point["seed"])
+        return {name: kaiming(W, point["r"], source) for name, W in self.W0.items()}
 
     def forward(self, x):
         r"""Return the logits (P, n, classes) for x (P, n, inputs), or (n, inputs) where all points see the same."""
@@ -136,11 +151,20 @@ class Stack:
         return (hits.float() / y.shape[-1]).tolist()
 
     def result(self, i):
-        r"""Return ({name: (B (d, r), A (r, k))}, {}) of the i-th point, without padding, or ({}, {name: W - W0})."""
-        r = self.points[i]["r"]
+        r"""Return ({name: (B (d, r), A (r, k))}, {}) of the i-th point, without padding, or ({}, {name: W - W0}).
+
+        Where a start moved the base, B is (B, -B0) and A is A above A0, as `plain_factors` has them.
+        """
+        r, found = self.points[i]["r"], {}
         if r is None:
             return {}, {name: W[i] - self.W0[name] for name, (W,) in self.weights.items()}
-        return {name: (Bt[i, :r].T.clone(), A[i, :r].clone()) for name, (A, Bt) in self.weights.items()}, {}
+        for name, (A, Bt) in self.weights.items():
+            A, B = A[i, :r].clone(), Bt[i, :r].T.clone()
+            if name in self.base:
+                A0, B0 = (start[i] for start in self.starts[name])
+                A, B = torch.cat([A, A0[:r]]), torch.cat([B, -B0[:r].T], 1)
+            found[name] = B, A
+        return found, {}
 
     def groups(self):
         r"""Return parameter groups for an optimizer: the rows of theta with one learning rate, and their gradient."""
@@ -155,15 +179,15 @@ class Stack:
 
 
 @torch.no_grad()
-def train(model, targets, points, sets, *, steps, batch, optimizer, weight_decay, after_step):
+def train(model, targets, points, sets, *, steps, batch, optimizer, weight_decay, after_step, factors=None):
     r"""Return the trained Stacks and {id(point): losses (steps,)}.
 
     `targets` is {name: nn.Linear}, `sets` {seed: data}. `after_step(steps done, stacks)` is called before the first
-    step and after each.
+    step and after each. `factors(point)` gives the start {name: (A0, B0)}; None: that of `inject`.
     """
     linears = [layer for layer in model if isinstance(layer, nn.Linear)]
     width, classes = max(layer.out_features for layer in linears), linears[-1].out_features
-    stacks = [Stack(model, targets, bucket, batch) for bucket in buckets(points, batch * width)]
+    stacks = [Stack(model, targets, bucket, batch, factors) for bucket in buckets(points, batch * width)]
     stepper = _stepper(optimizer, [group for stack in stacks for group in stack.groups()], weight_decay)
     sources, losses = {seed: generator(seed) for seed in sets}, []
     after_step(0, stacks)

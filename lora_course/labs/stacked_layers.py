@@ -91,16 +91,20 @@ class Full(Frozen):
 
 
 class Merged(Full):
-    r"""z = h (W0 + s B A)^T + b, with the sum formed anew at each step: the cheap way if r is large."""
+    r"""z = h (W0 + s B A)^T + b, with the sum formed anew at each step: the cheap way if r is large.
 
-    def __init__(self, linear, s, A, Bt, grad_A, grad_Bt):
+    `base` (P, d, k): what each point has in the place of W0.
+    """
+
+    def __init__(self, linear, s, A, Bt, grad_A, grad_Bt, base=None):
         super().__init__(linear, None, A.new_empty(len(A), *linear.weight.shape))
+        self.base = self.W0 if base is None else base
         self.s, self.A, self.Bt, self.grad_A, self.grad_Bt = s, A, Bt, grad_A, grad_Bt
 
     def forward(self, h):
         r"""Return z (P, n, d)."""
         self.sBt = self.s * self.Bt
-        self.W = torch.baddbmm(self.W0, self.sBt.mT, self.A)
+        self.W = torch.baddbmm(self.base, self.sBt.mT, self.A)
         return super().forward(h)
 
     def backward(self, g, wanted):

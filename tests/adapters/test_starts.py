@@ -366,3 +366,40 @@ def test_start_factors_are_plain_functions_of_the_weight(draw):
     U, S, Vt = torch.linalg.svd(W, full_matrices=False)
     assert torch.allclose(2.0 * B @ A, U[:, :3] * S[:3] @ Vt[:3])
     assert b_random(W, 3, 2.0, torch.Generator().manual_seed(0))[1].shape == (8, 3)
+
+
+def test_a_start_of_ones_own_keeps_the_output_and_a_wrong_shape_changes_nothing(make_layer, draw):
+    A0, B0, x = draw(3, 12), draw(8, 3), draw(5, 12)
+    layer = make_layer(8, 12, 3)
+    before, expected = snapshot(layer), layer.base(x)
+    with pytest.raises(ValueError, match=r"must return A0 \(r, k\) and B0 \(d, r\)"):
+        start(layer, lambda W, r, s, generator: (A0.T, B0))
+    assert unchanged(layer, before)
+    start(layer, lambda W, r, s, generator: (A0, B0))
+    assert torch.equal(layer.lora_A, A0) and torch.equal(layer.lora_B, B0)
+    assert torch.allclose(layer(x), expected) and not torch.allclose(layer.base(x), expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["kaiming", *STARTS])
+def test_the_first_step_of_gradient_descent_from_any_start_is_what_chapter_8_says(make_layer, draw, name, seed):
+    layer, rate, x, y = make_layer(8, 12, 3), 0.05, draw(20, 12), draw(20, 8)
+    W0 = layer.base.weight.detach().clone()
+    W = W0.clone().requires_grad_()
+    ((x @ W.T - y).square().mean()).backward()
+    G = W.grad
+    if name == "kaiming":
+        layer.reset_parameters(seed)
+    else:
+        start(layer, name, generator=seed, **({"gradient": G} if name == "lora_ga" else {}))
+    A0, B0, s = layer.lora_A.detach().clone(), layer.lora_B.detach().clone(), layer.scaling
+    with torch.no_grad():
+        bias = 0 if layer.base.bias is None else layer.base.bias
+    ((layer(x) - bias - y).square().mean()).backward()
+    with torch.no_grad():
+        for factor in (layer.lora_A, layer.lora_B):
+            factor -= rate * factor.grad
+        W1 = layer.base.weight + layer.delta_weight()
+    first, second = B0 @ B0.T @ G + G @ A0.T @ A0, G @ A0.T @ B0.T @ G
+    assert torch.allclose(W1, W0 - rate * s**2 * first + rate**2 * s**3 * second)
+    assert not torch.allclose(W1, W0)

@@ -10,7 +10,7 @@ from multiprocessing import get_context
 import pytest
 import torch
 
-from lora_course.labs import digits, mlp
+from lora_course.labs import accuracy, digits, mlp
 from lora_course.labs.sweep import LoRAExperiment, SweepError, grid, sweep
 
 value = operator.itemgetter("r")  # pickles by name, also for a process that cannot import this file
@@ -139,3 +139,45 @@ def test_bad_arguments_are_named(arguments, message):
         sweep(*arguments)
     with pytest.raises(TypeError, match="executor=.*no submit"):
         sweep(value, [{"r": 1}], executor=4)
+
+
+# --- starts
+
+
+def own_start(W, r, s, generator):
+    A = torch.randn(r, W.shape[1], generator=generator, dtype=W.dtype)
+    return A, torch.randn(W.shape[0], r, generator=generator, dtype=W.dtype) / 3
+
+
+@pytest.mark.parametrize("start", ["b_random", "pissa", "milora", "olora", "lora_ga", own_start])
+def test_stacked_training_from_any_start_is_one_by_one_training_and_begins_at_the_pretrained_network(start):
+    model, data = mlp([64, 20, 16, 10], seed=1, dtype=torch.float64), digits(dtype=torch.float64).rotated()
+    options = {"steps": 30, "batch": 16, "start": start, "evaluate_every": 15}
+    experiment = LoRAExperiment(model, ["0", "2"], data, **options)
+    points = grid(r=[1, 3], alpha=5, lr=[1e-3, 1e-2], seed=[0, 1])
+    for point, together in zip(points, sweep(experiment, points), strict=True):
+        alone = experiment(point)
+        assert (together.losses - alone.losses).abs().max() < 1e-10
+        assert together.curve == alone.curve and together.curve[0] == (0, accuracy(model, data.x_test, data.y_test))
+        for name in ("0", "2"):
+            assert (together.delta(name) - alone.delta(name)).abs().max() < 1e-10 < alone.delta(name).abs().max()
+            assert together.factors[name][1].shape == alone.factors[name][1].shape
+        assert accuracy(together.apply(model), data.x_test, data.y_test) == pytest.approx(together.accuracy, abs=2e-3)
+
+
+def test_an_unknown_start_is_refused():
+    with pytest.raises(ValueError, match="start='best'"):
+        LoRAExperiment(mlp([64, 10]), ["0"], digits(), steps=1, start="best")
+
+
+@pytest.mark.parametrize("start", ["pissa", "milora"])
+@pytest.mark.parametrize("optimizer, power, lr", [("sgd", 1.0, 1.0), ("adam", 0.5, 4e-3)])
+def test_for_pissa_and_milora_alpha_is_only_a_learning_rate(start, optimizer, power, lr):
+    model, data = mlp([64, 24, 10], seed=2, dtype=torch.float64), digits(dtype=torch.float64).rotated()
+    experiment = LoRAExperiment(model, ["0"], data, steps=20, optimizer=optimizer, start=start)
+    plain = LoRAExperiment(model, ["0"], data, steps=20, optimizer=optimizer)
+    for seed in (0, 1):
+        at = [{"r": 3, "alpha": a, "lr": lr / (a / 2) ** power, "seed": seed} for a in (2, 32)]
+        small, large = (experiment(point).losses for point in at)
+        assert torch.allclose(small, large, atol=1e-4)
+        assert not torch.allclose(*(plain(point).losses for point in at), atol=1e-4)

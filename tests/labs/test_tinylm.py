@@ -223,6 +223,8 @@ def test_fine_tuning_moves_no_global_generator():
         ({"targets": "norms"}, "targets='norms' must be one of"),
         ({"r": None}, "r=None, alpha=6: give both"),
         ({"targets": "full"}, "and None for 'full'"),
+        ({"start": "best"}, "start='best' must be one of"),
+        ({"start": "pissa", "targets": "full", "r": None, "alpha": None}, "only adapters have a start"),
         ({"lr": 0}, "lr=0 must be positive"),
         ({"lr": "high"}, "lr='high' must be a number"),
         ({"seed": 0.5}, "seed=0.5 must be an int"),
@@ -266,6 +268,28 @@ def test_two_recorded_rows_come_out_again(text, targets, r, lr):
         assert one["step"] == other["step"] and one["trained"] == other["trained"]
         assert one["new_bpb"] == pytest.approx(other["new_bpb"], abs=tolerance)
         assert one["old_bpb"] == pytest.approx(other["old_bpb"], abs=tolerance)
+
+
+def test_the_recorded_starts_hold_each_point_at_each_step_once():
+    rows, about = tinylm.recorded(name="starts")
+    points = tinylm.start_points()
+    wanted = [(*point.values(), step) for point in points for step in recording.START_STEPS]
+    assert Counter((*(row[name] for name in points[0]), row["step"]) for row in rows) == Counter(wanted)
+    assert sum(run["points"] for run in about["runs"]) == len(points)
+    with pytest.raises(ValueError, match="name='best' must be one of"):
+        recording.record(".", name="best")
+
+
+@pytest.mark.parametrize("start,lr", [("pissa", 2e-3), ("lora_ga", 1e-3)])
+def test_two_recorded_starts_come_out_again(start, lr):
+    rows, about = tinylm.recorded(name="starts")
+    [point] = [p for p in tinylm.start_points() if (p["start"], p["lr"], p["seed"]) == (start, lr, 1)]
+    [again] = recording.rows_of(point, recording.START_STEPS[:1])
+    same = next(row for row in rows if all(row[name] == value for name, value in point.items()))
+    tolerance = 0.02 if about["text"] == recording.text_fingerprint() else 0.3
+    assert (again["step"], again["trained"]) == (same["step"], same["trained"])
+    assert again["new_bpb"] == pytest.approx(same["new_bpb"], abs=tolerance)
+    assert again["old_bpb"] == pytest.approx(same["old_bpb"], abs=5 * tolerance)
 
 
 def test_recording_writes_what_recorded_reads_and_runs_no_point_twice(tmp_path, monkeypatch):

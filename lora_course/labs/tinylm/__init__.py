@@ -10,7 +10,7 @@ r"""A small language model that ships with the course: pretrained on English doc
 from lora_course.labs.tinylm.finetuning import Run, corpus, finetune, held_out_bits
 from lora_course.labs.tinylm.measure import bits_per_byte, sample
 from lora_course.labs.tinylm.model import Shape, TinyLM
-from lora_course.labs.tinylm.recording import recorded, sweep_points
+from lora_course.labs.tinylm.recording import recorded, start_points, sweep_points
 from lora_course.labs.tinylm.trigram import Trigram
 from lora_course.labs.tinylm.weights import held_out_english, load, recipe
 
@@ -29,4 +29,5 @@ __all__ = [
     "Run",
     "recorded",
     "sweep_points",
+    "start_points",
 ]

@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 
 from lora_course.labs.tinylm.pretrain import pretrain
-from lora_course.labs.tinylm.recording import record
+from lora_course.labs.tinylm.recording import SWEEPS, record
 
 
 def main(arguments=None) -> int:
@@ -16,7 +16,8 @@ def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lora_course.labs.tinylm", description=__doc__)
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--pretrain", action="store_true", help="weights, recipe and loss curve (15 minutes)")
-    task.add_argument("--sweep", action="store_true", help="the recorded fine-tuning sweep (an hour on two cores)")
+    hours = "a recorded fine-tuning sweep (the one of that name: an hour on two cores; starts: a quarter)"
+    task.add_argument("--sweep", nargs="?", const="sweep", choices=SWEEPS, help=hours)
     parser.add_argument("--folder", default=".", help="where the files go; it must exist")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes of the sweep")
     options = parser.parse_args(arguments)
@@ -26,7 +27,7 @@ def main(arguments=None) -> int:
             pretrain(folder=options.folder)
         else:
             with ProcessPoolExecutor(options.jobs) as executor:
-                record(options.folder, executor)
+                record(options.folder, executor, options.sweep)
     except OSError as error:
         parser.error(str(error))
     return 0

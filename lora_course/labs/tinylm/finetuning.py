@@ -2,7 +2,8 @@ r"""Adapting the language model to another text, full or with LoRA: one setting 
 
 A point is {"text", "targets", "r", "alpha", "lr", "seed"}. text: "source" (Python source, a near shift) or "names"
 (Unicode's character names, a far one). targets: "attention", "mlp" or "all" (both) with LoRA of rank r and scaling
-alpha / r, or "full" (every parameter of the model is trained; r and alpha are None).
+alpha / r, or "full" (every parameter of the model is trained; r and alpha are None). With LoRA a point may also have
+"start": None (that of `inject`) or a name that `start_all` takes.
 """
 
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from functools import partial
 import torch
 from torch.nn import functional as F
 
-from lora_course.adapters import inject, trainable_parameters
-from lora_course.labs._checks import at_least, generator, positive
+from lora_course.adapters import inject, start_all, trainable_parameters, weight_gradients
+from lora_course.adapters.starts import STARTS
+from lora_course.labs._checks import at_least, choice, generator, positive
 from lora_course.labs.text import Corpus, character_names, source_code
 from lora_course.labs.tinylm.measure import bits_per_byte, windows
 from lora_course.labs.tinylm.model import TinyLM
@@ -23,6 +25,7 @@ TEXTS = {"source": partial(source_code, quick=True), "names": character_names}
 TARGETS = {"attention": _ATTENTION, "mlp": _MLP, "all": _ATTENTION + _MLP}
 KEYS = {"text", "targets", "r", "alpha", "lr", "seed"}
 BATCH = 8  # windows of 128 bytes in a step
+GRADIENT_BATCH = 32  # windows in the gradient that the start "lora_ga" is made of
 MEASURED = 8192  # bytes of held-out text in a measurement: it takes a third of a second
 
 
@@ -45,19 +48,20 @@ def finetune(point: dict, evaluate_at: tuple[int, ...] = (10, 25, 50, 100)) -> R
 
     The learning rate is constant, so that a short run is the beginning of a long one. Batches and the start of A
     come from the point's seed. Raises `ValueError` if the point has other keys than those of the module, an unknown
-    text or targets, r or alpha missing or (for "full") given, or steps that do not increase from 1 on; `TypeError` or
-    `ValueError` unless r, alpha and lr are positive and the seed is an int, not negative.
+    text, targets or start, r or alpha missing or (for "full") given, or steps that do not increase from 1 on;
+    `TypeError` or `ValueError` unless r, alpha and lr are positive and the seed is an int, not negative.
     """
     _check(point, evaluate_at)
     model, text = load(), corpus(point["text"])
     if point["targets"] != "full":
         inject(model, TARGETS[point["targets"]], r=point["r"], alpha=point["alpha"], generator=point["seed"])
+        _start(model, point, text)
     parameters = list(trainable_parameters(model))
     optimizer = torch.optim.Adam(parameters, lr=point["lr"])
     source, losses, curve = generator(point["seed"]), [], []
     for step in range(1, evaluate_at[-1] + 1):
         rows = windows(text.train, BATCH, model.shape.context, source)
-        loss = F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
+        loss = _loss(model, rows)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -80,8 +84,26 @@ def held_out_bits(model: TinyLM, text: str) -> tuple[float, float]:
     return bits_per_byte(model, new[:MEASURED]), bits_per_byte(model, old[:MEASURED])
 
 
+def _loss(model, rows):
+    return F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
+
+
+def _start(model, point, text):
+    """Start the adapters as the point says; the gradient for "lora_ga" comes from other batches than training's."""
+    name = point.get("start")
+    if name == "lora_ga":
+        rows = windows(text.train, GRADIENT_BATCH, model.shape.context, generator(point["seed"], stream=1))
+        start_all(model, name, gradients=weight_gradients(model, lambda model: _loss(model, rows)))
+    elif name is not None:
+        start_all(model, name, generator=point["seed"])
+
+
 def _check(point, evaluate_at):
-    if set(point) != KEYS:
+    if point.get("start") is not None:
+        choice("start", point["start"], STARTS)
+        if point.get("targets") == "full":
+            raise ValueError(f"start={point['start']!r}: only adapters have a start, and targets='full' has none")
+    if set(point) - {"start"} != KEYS:
         raise ValueError(f"point={point!r} must have the keys {sorted(KEYS)}")
     corpus(point["text"])
     if point["targets"] not in {*TARGETS, "full"}:
