@@ -134,7 +134,6 @@ __all__ = [
     "dora_parameters",
     "DoRAFit",
     "dora_fit",
-    "geometry",
     "scaling",
     "first_step_drop",
     "expected_first_step_drop",
@@ -146,4 +145,5 @@ __all__ = [
     "activation_bytes",
     "linear_parameters",
     "scale_bits",
+    "geometry",
 ]
