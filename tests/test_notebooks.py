@@ -63,6 +63,10 @@ def test_citations_exist_and_nothing_is_fetched(notebook):
     none_of(chapter_rules.page_problems(notebook, BIBLIOGRAPHY))
 
 
+def test_labels_are_unique_in_the_whole_book():
+    none_of(chapter_rules.label_problems(NOTEBOOKS))
+
+
 def test_every_claim_is_settled_once_in_its_home():
     claims = load_claims()
     uses = [use for notebook in NOTEBOOKS for use in claim_rules.claim_problems(notebook, claims)[1]]
@@ -237,6 +241,21 @@ def test_measured_value_of_a_claim_is_accepted(tree, source):
 def test_misuse_of_a_claim_is_found(tree, source, what):
     problems = all_problems(tree, tree[1](replaced("settle", source)))
     assert problems[0].startswith("chapters/one.ipynb, cell 'settle': ") and what in problems[0]
+
+
+def test_formula_that_sphinx_would_break_is_found(tree):
+    source = dict((name, s) for _, name, s in GOOD)["title"]
+    [problem] = all_problems(tree, tree[1](replaced("title", source + "\n\n$$\na\\\\b\n\\tag{1.1}\n$$")))
+    assert "cell 'title': has \\tag and a row break" in problem
+    assert all_problems(tree, tree[1](replaced("title", source + "\n\n$$\na\\cr b\n\\tag{1.1}\n$$"))) == []
+
+
+def test_label_that_comes_twice_is_found(tree):
+    exercise = ":::{exercise} Count\n:label: ex-count\n\nHow many?\n:::"
+    notebook = tree[1]([*GOOD, ("markdown", "ex-count", exercise)])
+    assert list(chapter_rules.label_problems([notebook])) == []
+    [problem] = chapter_rules.label_problems([notebook, notebook._replace(file="chapters/two.ipynb")])
+    assert str(problem).endswith("cell 'ex-count': the label ex-count stands in chapters/one.ipynb already")
 
 
 @pytest.mark.parametrize("tag", ["skip-execution", "raises-exception"])

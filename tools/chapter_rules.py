@@ -81,6 +81,20 @@ def page_problems(notebook, bibliography):
         for what, pattern in _FOREIGN.items():
             if re.search(pattern, source, re.IGNORECASE | re.MULTILINE):
                 yield Problem(notebook.file, name, f"has {what}: pages must not fetch or run anything of others")
+        for formula in re.findall(r"\$\$(.*?)\$\$", source, re.DOTALL):
+            if r"\tag" in formula and r"\\" in formula:
+                yield Problem(notebook.file, name, r"has \tag and a row break \\ in one formula: write \cr")
+
+
+def label_problems(notebooks):
+    r"""Labels of theorems and exercises that come twice: they belong to the whole book."""
+    seen = {}
+    for notebook in notebooks:
+        for name, _, source in notebook.cells("markdown"):
+            for label in re.findall(r"^:label: (\S+)", source, re.MULTILINE):
+                if label in seen:
+                    yield Problem(notebook.file, name, f"the label {label} stands in {seen[label]} already")
+                seen.setdefault(label, notebook.file)
 
 
 def bibliography_keys(root):
