@@ -64,7 +64,7 @@ notebooks: $(VENV)/.installed
 
 browser: $(VENV)/.installed
 	@echo "== the built site in a real browser"
-	$(BIN)/python -m pytest -q -rs -n $(JOBS) tests/site
+	$(BIN)/python -m pytest -q -rs -n $(JOBS) --dist loadgroup tests/site
 
 colab: $(VENV)/.installed  ## the notebooks under Colab's package versions
 	$(BIN)/python -m tests.environments.run colab

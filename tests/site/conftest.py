@@ -46,6 +46,11 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.site)
+            # with --dist loadgroup one worker does all of a page, and so visits it and runs its notebook only once
+            found = getattr(item, "callspec", None)
+            page = found and (found.params.get("page_path") or found.params.get("explore_page"))
+            if page:
+                item.add_marker(pytest.mark.xdist_group(page))
 
 
 @pytest.fixture(scope="session")
