@@ -40,7 +40,7 @@ serve: book  ## show the book on localhost
 
 test: $(VENV)/.installed lint unit notebooks site browser  ## everything that a change must pass
 
-quick: $(VENV)/.installed lint  ## the part of the tests that takes under a minute
+quick: $(VENV)/.installed lint  ## linting and unit tests: no browser, no notebooks, no PEFT; some minutes
 	$(BIN)/python -m pytest -q tests --ignore=tests/parity --ignore=tests/site -n $(JOBS)
 
 test-all: test colab oldest fuzz  ## also what is too long for every change
