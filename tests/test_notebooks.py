@@ -111,7 +111,8 @@ GOOD = [
 
 def cell(kind, id, source, **more):
     code = {"outputs": [], "execution_count": None} if kind == "code" else {}
-    return {"cell_type": kind, "id": id, "metadata": {}, "source": source} | code | more
+    lines = source.splitlines(keepends=True)
+    return {"cell_type": kind, "id": id, "metadata": {}, "source": lines} | code | more
 
 
 def content(cells):
@@ -307,7 +308,8 @@ def test_claim_without_home_test_or_source_is_found(tree):
         ({"id": ""}, "the id must be readable"),
         ({"id": "setup"}, "the id comes twice"),
         ({"attachments": {"a.png": {}}}, "has attachments"),
-        ({"source": "# @title Solution\nx = 1"}, "a solution must be folded"),
+        ({"source": ["# @title Solution\n", "x = 1"]}, "a solution must be folded"),
+        ({"source": "x = 1\ny = 2"}, "has its source as one string"),
     ],
 )
 def test_unclean_cell_is_found(tree, more, what):

@@ -138,6 +138,8 @@ def dirt(notebook):
             yield Problem(file, name, f"has execution_count {cell['execution_count']}, must be null")
         if cell.get("metadata") != _allowed_metadata(cell):
             yield Problem(file, name, f"has foreign metadata: {sorted(cell.get('metadata', {}))}")
+        if "\n" in cell["source"] and isinstance(cell["source"], str):
+            yield Problem(file, name, "has its source as one string: a diff would show the whole cell for a word")
 
 
 def misnamed(notebook):
