@@ -60,7 +60,8 @@ unit: $(VENV)/.installed
 
 notebooks: $(VENV)/.installed
 	@echo "== every notebook executes (nbval)"
-	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -n $(JOBS) $(PAGES)
+	@# -p: outputs are kept for the site, and what the sliders draw for its tests; else each would run again
+	$(BIN)/python -m pytest -q -p tests.kept_runs --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -n $(JOBS) $(PAGES)
 
 browser: $(VENV)/.installed
 	@echo "== the built site in a real browser"

@@ -47,6 +47,29 @@ def execute(path: Path, timeout: int):
     return notebook, result
 
 
+def merged(outputs: list) -> list:
+    """The outputs with neighboring pieces of one stream in one: where a kernel cuts a stream is chance."""
+    whole = []
+    for out in outputs:
+        last = whole[-1] if whole else None
+        if last and out.output_type == last.output_type == "stream" and out.name == last.name:
+            last.text += out.text
+        else:
+            whole.append(out)
+    return whole
+
+
+def keep(root: Path, path: Path, notebook, seconds: float) -> None:
+    """Put an executed notebook into the cache of the book at `root`; `path` is its source."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = merged(cell.outputs)
+    cache = get_cache(cache_path(root))
+    record = cache.add_nb_to_project(str(path))
+    bundle = CacheBundleIn(notebook, record.uri, data={"execution_seconds": seconds})
+    cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+
+
 def failure(notebook, result) -> str:
     """What failed: cell, its source and its own traceback (or, for a dead kernel or a time-out, nbclient's)."""
     for number, cell in enumerate(notebook.cells):
@@ -86,9 +109,7 @@ def main() -> int:
             if result.err:
                 failures.append((path, notebook, result))
                 continue
-            record = cache.add_nb_to_project(str(path))
-            bundle = CacheBundleIn(notebook, record.uri, data={"execution_seconds": result.time})
-            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+            keep(ROOT, path, notebook, result.time)
     for path, notebook, result in failures:
         print(f"\n{path.relative_to(ROOT)}, {failure(notebook, result)}", file=sys.stderr)
     if todo and not failures:

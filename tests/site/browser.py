@@ -7,7 +7,7 @@ import functools
 import os
 import shutil
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -110,6 +110,7 @@ class Visitor:
     def __init__(self, browser, address: str, site: Path = SITE):
         self.browser, self.address, self.site = browser, address, site
         self._contexts = {}
+        self._kept, self._closing = {}, ExitStack()
 
     def url(self, page: str, transport: str = "http") -> str:
         r"""Address of a page, by "http" or "file"."""
@@ -143,6 +144,28 @@ class Visitor:
             yield visit
         finally:
             (context if first else visit.page).close()
+
+    def kept(self, page: str, setting: Setting = Setting(), use: str = "", **options) -> Visit:  # noqa: B008
+        r"""The page as `open` gives it, open until another page is asked for: loading takes longer than most tests.
+
+        Sliders, folded parts, focus and scrolling are at their start. `use` tells apart visits of one setting that
+        change the page in other ways, as to the size of paper.
+        """
+        if self._kept and next(iter(self._kept))[0] != page:
+            self.release()
+        key = (page, setting, use, *sorted(options.items()))
+        if key not in self._kept:
+            self._kept[key] = self._closing.enter_context(self.open(page, setting, **options))
+        visit = self._kept[key]
+        visit.page.bring_to_front()  # a page behind another one is painted slowly
+        visit.page.mouse.move(0, 0)
+        visit.page.evaluate("window.lcProbe?.fresh()")
+        return visit
+
+    def release(self):
+        r"""Close the pages that `kept` holds open."""
+        self._kept.clear()
+        self._closing.close()
 
 
 @functools.cache

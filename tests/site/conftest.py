@@ -1,5 +1,6 @@
 r"""Fixtures of the browser tests, which read _build/html (`make book` first) with this machine's Chromium."""
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.site.browser import (  # noqa: E402
     served,
     started,
 )
-from tests.site.notebooks import explores_of  # noqa: E402
+from tests.site.notebooks import drawn_by  # noqa: E402
 
 BUILT = (SITE / "index.html").is_file()
 HOW_TO_GET_ONE = (
@@ -43,14 +44,19 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_collection_modifyitems(items):
+    r"""Tests of a page stand together, so that a worker opens it once (with --dist loadgroup, one worker has all)."""
+
+    def page(item):
+        found = getattr(item, "callspec", None)
+        return (found and (found.params.get("page_path") or found.params.get("explore_page"))) or ""
+
+    here = Path(__file__).parent
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if here in item.path.parents:
             item.add_marker(pytest.mark.site)
-            # with --dist loadgroup one worker does all of a page, and so visits it and runs its notebook only once
-            found = getattr(item, "callspec", None)
-            page = found and (found.params.get("page_path") or found.params.get("explore_page"))
-            if page:
-                item.add_marker(pytest.mark.xdist_group(page))
+            if page(item):
+                item.add_marker(pytest.mark.xdist_group(page(item)))
+    items.sort(key=lambda item: page(item) if here in item.path.parents else "")
 
 
 @pytest.fixture(scope="session")
@@ -73,28 +79,15 @@ def site():
 @pytest.fixture(scope="session")
 def visitor(browser, site):
     with served(site) as address:
-        yield Visitor(browser, address, site)
+        visitor = Visitor(browser, address, site)
+        yield visitor
+        visitor.release()
 
 
 @pytest.fixture(scope="session")
 def explores(site):
-    r"""`explores(page)`: the Explore objects of the page's notebook, made anew in this process, by id."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    done = {}
-
-    def of(page):
-        if page not in done:
-            done[page] = explores_of((ROOT / page).with_suffix(".ipynb"))
-        return done[page]
-
-    # as in the book's kernels (cache.book_environment): more threads add up in another order, and pixels differ
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        yield of
-    torch.set_num_threads(threads)
+    r"""`explores(page)`: what the sliders of the page's notebook drew live, by id."""
+    return functools.cache(lambda page: drawn_by((ROOT / page).with_suffix(".ipynb")))
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +100,7 @@ def measured(visitor):
             with visitor.open(page, setting, first=setting.width == 1280) as visit:
                 seen = {name: visit.probe(name) for name in ("formulas", "sideways", "wordless")}
                 if setting.transport == "http":
+                    seen["skip"] = skipped(visit)
                     seen["contrast"] = contrast(visit)
                     visit.probe("unfolded")
                     seen["unreachable"] = visit.probe("unreachable")
@@ -127,3 +121,16 @@ def contrast(visit) -> dict:
             more = visit.probe("contrast", ".lc-explore", LEAST_CONTRAST)
             looked_at["low"] += [f"sliders at {end}: {line}" for line in more["low"]]
     return looked_at
+
+
+def skipped(visit) -> dict:
+    r"""By keyboard from the top: the first stop, and whether Enter there leads into the text."""
+    page = visit.page
+    page.keyboard.press("Tab")
+    visit.probe("still")  # it slides in
+    stop = page.locator(":focus")
+    seen = {"words": stop.inner_text().lower(), "box": stop.bounding_box()}
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    seen["focused"] = page.evaluate("document.activeElement.outerHTML.slice(0, 200)")
+    return seen | {"inside": page.evaluate("document.activeElement.closest('main') !== null")}

@@ -1,62 +1,46 @@
-r"""Running a notebook's code in this process, to hold the Explore objects that its page shows."""
+r"""What the live sliders of a notebook showed when nbval last ran it (tests/kept_runs.py)."""
 
-import ast
-import contextlib
-import importlib
-import io
-import os
+import itertools
+import json
 from pathlib import Path
+from typing import NamedTuple
 
-import nbformat
-from IPython.core.inputtransformer2 import TransformerManager
+from tests.kept_runs import ROOT, drawn_path
+
+HOW_TO_RUN = "python -m pytest -p tests.kept_runs --nbval-lax --nbval-current-env"
 
 
-def run_cells(path: Path, namespace: dict) -> None:
-    r"""Execute the code cells of the notebook in `namespace`; a last expression is evaluated, not shown.
+class Drawn(NamedTuple):
+    r"""One Explore: its sliders, and in the order of its grid what its widget showed. Fields: see recorder.py."""
 
-    Raises `RuntimeError` naming the cell if one fails.
+    axes: dict
+    start: dict
+    labels: dict
+    words: list[str]
+    frames: list[str]
+    texts: list[list[str]]
+    reset: str
+
+    def grid(self):
+        r"""All points, row-major."""
+        return [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
+
+    def number(self, **point) -> int:
+        r"""Which in that order is the point; axes left out stand at their start."""
+        return self.grid().index(self.start | point)
+
+    def frame(self, **point) -> str:
+        r"""The picture at a point."""
+        return self.frames[self.number(**point)]
+
+
+def drawn_by(notebook: Path) -> dict[str, Drawn]:
+    r"""What each slider figure of the notebook drew, by its id.
+
+    Raises `FileNotFoundError` if nbval did not run the notebook as it stands.
     """
-    transform = TransformerManager().transform_cell
-    for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
-        if cell.cell_type != "code":
-            continue
-        name = f"{path.name}, cell {cell.get('id', number)!r}"
-        tree = ast.parse(transform(cell.source), name)
-        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-        try:
-            exec(compile(tree, name, "exec"), namespace)
-            if last is not None:
-                eval(compile(ast.Expression(last.value), name, "eval"), namespace)
-        except Exception as error:
-            raise RuntimeError(f"{name} failed: {type(error).__name__}: {error}") from error
-
-
-def explores_of(path: Path) -> dict:
-    r"""Every Explore object that the notebook makes, by the id of its figure; drawn in this process, as live.
-
-    Raises `RuntimeError` if a cell fails or two objects would share an id.
-    """
-    # the module, which the function of the same name in lora_course.book hides
-    module = importlib.import_module("lora_course.book.explore")
-    made, init = [], module.Explore.__init__
-
-    def recorded(self, *args, **kwargs):
-        init(self, *args, **kwargs)
-        made.append(self)
-
-    folder, mark = os.getcwd(), os.environ.pop("LORA_COURSE_BOOK_BUILD", None)
-    module._times_made.clear()  # a kernel of its own counts from the start
-    module.Explore.__init__ = recorded
-    try:
-        os.chdir(path.parent)
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            # a kernel has display among its builtins
-            run_cells(path, {"__name__": "__main__", "display": print})
-    finally:
-        module.Explore.__init__ = init
-        os.chdir(folder)
-        if mark is not None:
-            os.environ["LORA_COURSE_BOOK_BUILD"] = mark
-    if len({e.id for e in made}) < len(made):
-        raise RuntimeError(f"{path.name} makes two sliders of one id: {[e.id for e in made]}")
-    return {e.id: e for e in made}
+    path = drawn_path(notebook)
+    if not path.is_file():
+        name = notebook.relative_to(ROOT)
+        raise FileNotFoundError(f"{name} was not run as it stands: make notebooks, or {HOW_TO_RUN} {name}")
+    return {own_id: Drawn(**fields) for own_id, fields in json.loads(path.read_text("utf8")).items()}

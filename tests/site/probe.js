@@ -82,6 +82,16 @@ window.lcProbe = (() => {
       await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
     },
 
+    // the page as it was at first: what the reader can move or unfold is back, nothing has the focus
+    fresh: () => {
+      const folds = document.querySelectorAll("details");
+      window.lcUnfolded ??= [...folds].map((e) => e.open);
+      folds.forEach((e, i) => (e.open = window.lcUnfolded[i]));
+      for (const button of document.querySelectorAll(".lc-explore .lc-reset")) button.click();
+      document.activeElement?.blur();
+      window.scrollTo({ left: 0, top: 0, behavior: "instant" });
+    },
+
     // open all that can be opened, and wait until it has faded in
     unfolded: async () => {
       for (const details of document.querySelectorAll("details")) details.open = true;

@@ -1,20 +1,47 @@
 r"""Handles on the slider figures of an open page, for the tests.
 
-Legend: at = {axis: position on the slider, from 0}; point = {axis: value}.
+Legend: at = {axis: position on the slider, from 0}; number = which frame of the page, row-major over the grid.
 """
 
-import itertools
 import re
 
 NUMBER = re.compile(r"[-\u2212]?\d+(?:[.,]\d+)*")
 
-# the frame on show against one drawn anew, both as the browser parses them
-SAME = """(root, fresh) => {
+# the frame on show against another, both as the browser parses them
+SAME = """const same = (root, svg) => {
     const [shown, wanted] = [document.createElement("div"), document.createElement("div")];
     shown.append(...root.querySelector(".lc-stage").cloneNode(true).childNodes);
-    wanted.innerHTML = fresh;
+    wanted.innerHTML = svg;
     return shown.isEqualNode(wanted);
-}"""
+};"""
+PUT = """const put = (root, at) => {
+    for (const [axis, position] of Object.entries(at)) {
+        const slider = root.querySelector(`input[data-axis="${axis}"]`);
+        slider.value = position;
+        slider.dispatchEvent(new Event("input", {bubbles: true}));
+    }
+};"""
+OWN = f"""(root, number) => {{
+    {SAME}
+    root.lcOwn ??= JSON.parse(root.querySelector(".lc-frames").textContent).frames;
+    return same(root, root.lcOwn[number]);
+}}"""
+WALK = f"""(root, [points, frames]) => {{
+    {SAME} {PUT}
+    const stage = root.querySelector(".lc-stage");
+    const inputs = [...root.querySelectorAll("input[data-axis]")];
+    return points.map((at, number) => {{
+        put(root, at);
+        const byAxis = (read) => Object.fromEntries(inputs.map((e) => [e.dataset.axis, read(e)]));
+        return {{
+            same: same(root, frames[number]),
+            texts: [...stage.querySelectorAll("text")].map((e) => e.textContent),
+            label: stage.getAttribute("aria-label"),
+            says: byAxis((e) => e.getAttribute("aria-valuetext")),
+            outputs: byAxis((e) => e.parentElement.querySelector("output").textContent),
+        }};
+    }});
+}}"""
 
 
 class Sliders:
@@ -34,51 +61,16 @@ class Sliders:
 
     def put(self, at: dict) -> None:
         r"""Set sliders as a script would: value, then the input event."""
-        self.root.evaluate(
-            """(root, at) => Object.entries(at).forEach(([axis, position]) => {
-                const slider = root.querySelector(`input[data-axis="${axis}"]`);
-                slider.value = position;
-                slider.dispatchEvent(new Event("input", {bubbles: true}));
-            })""",
-            at,
-        )
+        self.root.evaluate(f"(root, at) => {{ {PUT} put(root, at); }}", at)
 
-    def walk(self, axes: dict):
-        r"""Go through the whole grid by keyboard (Home, then ArrowRight), row-major; gives each point."""
-        names = list(axes)
-        last = names[-1]
-        for row in itertools.product(*(enumerate(axes[name]) for name in names[:-1])):
-            for name, (position, _) in zip(names, row, strict=False):
-                if self.position(name) != position:
-                    self.slider(name).press("ArrowRight" if position else "Home")
-            self.slider(last).press("Home")
-            for position, value in enumerate(axes[last]):
-                if position:
-                    self.page.keyboard.press("ArrowRight")
-                yield {name: v for name, (_, v) in zip(names, row, strict=False)} | {last: value}
+    def walk(self, points: list[dict], frames: list[str]) -> list[dict]:
+        r"""Go through the points; for each: is the frame the `same`, its `texts`, its `label`, what sliders say."""
+        return self.root.evaluate(WALK, [points, frames])
 
-    def shows(self, svg: str) -> bool:
-        r"""Whether the stage holds exactly this picture."""
-        return self.root.evaluate(SAME, svg)
+    def shows(self, number: int) -> bool:
+        r"""Whether the stage holds exactly the page's frame of this number."""
+        return self.root.evaluate(OWN, number)
 
     def frame(self) -> str:
         r"""What the stage holds."""
         return self.root.locator(".lc-stage").inner_html()
-
-    def texts(self) -> list[str]:
-        r"""The words in the picture, in order."""
-        return self.root.locator(".lc-stage text").all_text_contents()
-
-
-def drawn_texts(drawn) -> set[str]:
-    r"""Titles, annotations and legends of what a `draw` returned, from matplotlib, not from its SVG."""
-    found = set()
-    for figure in drawn if isinstance(drawn, (list, tuple)) else [drawn]:
-        artists = list(figure.texts)
-        for axes in figure.axes:
-            artists += [axes.title, axes._left_title, axes._right_title, *axes.texts]
-            artists += axes.get_legend().get_texts() if axes.get_legend() else []
-        for legend in figure.legends:
-            artists += legend.get_texts()
-        found |= {line.strip() for a in artists if a.get_visible() for line in a.get_text().splitlines()}
-    return found - {""}

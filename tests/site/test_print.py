@@ -16,45 +16,55 @@ CUT = """() => [...document.querySelectorAll(".bd-article *")]
     .filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
     .map(e => `${e.tagName}.${e.className}: ${(e.textContent || "").trim().slice(0, 80)}`)"""
 
+# of each slider figure: is its picture there, what do its sentence and its lines of values say, are controls left
+ON_PAPER = """() => [...document.querySelectorAll(".lc-explore")].map((root) => ({
+    picture: root.querySelector(".lc-stage svg").checkVisibility({visibilityProperty: true}),
+    sentence: root.querySelector(".lc-say").innerText,
+    label: root.querySelector(".lc-stage").getAttribute("aria-label"),
+    axes: [...root.querySelectorAll(".lc-axis")].map((line) => ({
+        label: line.querySelector("label").innerText,
+        name: line.querySelector("input").dataset.label,
+        output: line.querySelector("output").innerText,
+        texts: line.querySelector("input").dataset.texts,
+        start: line.querySelector("input").getAttribute("value"),
+        shown: line.checkVisibility({visibilityProperty: true}),
+    })),
+    controls: [...root.querySelectorAll("input, button")].some((e) => e.checkVisibility({visibilityProperty: true})),
+}))"""
+
 
 @pytest.fixture
 def printed(visitor):
     r"""`printed(page, **options)`: the open page as the printer gets it."""
-    from contextlib import contextmanager
 
-    @contextmanager
-    def opened(page_path, theme="light", **options):
+    def opened(page_path, **options):
         scripts = options.get("java_script_enabled", True)
-        with visitor.open(page_path, Setting("http", theme, 1280), first=True, settle=scripts, **options) as visit:
-            visit.page.set_viewport_size({"width": PAPER, "height": 1000})
-            visit.page.emulate_media(media="print")
-            if scripts:
-                visit.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-            yield visit.page
+        page = visitor.kept(page_path, use="print", settle=scripts, **options).page
+        page.set_viewport_size({"width": PAPER, "height": 1000})
+        page.emulate_media(media="print")
+        if scripts:
+            page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        return page
 
     return opened
 
 
 def test_article_alone_is_printed_and_nothing_is_cut_off(page_path, printed):
-    with printed(page_path) as page:
-        if page_path not in GENERATED:
-            assert len(page.locator(".bd-article").inner_text()) > 100
-        assert [e.get_attribute("class") for e in page.locator(FRAME).all() if e.is_visible()] == []
-        assert page.evaluate(CUT) == []
+    page = printed(page_path)
+    if page_path not in GENERATED:
+        assert len(page.locator(".bd-article").inner_text()) > 100
+    assert [e.get_attribute("class") for e in page.locator(FRAME).all() if e.is_visible()] == []
+    assert page.evaluate(CUT) == []
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
 def test_slider_prints_as_its_default_frame_with_its_values(scripts, explore_page, printed):
-    with printed(explore_page, java_script_enabled=scripts) as page:
-        for root in page.locator(".lc-explore").all():
-            assert root.locator(".lc-stage svg").first.is_visible()
-            assert root.locator(".lc-say").inner_text() == root.get_by_role("img").get_attribute("aria-label")
-            for line in root.locator(".lc-axis").all():
-                slider = line.locator("input")
-                value = json.loads(slider.get_attribute("data-texts"))[int(slider.get_attribute("value"))]
-                assert line.locator("label").inner_text() == slider.get_attribute("data-label")
-                assert line.locator("output").inner_text() == value and line.is_visible()
-            assert not any(e.is_visible() for e in root.locator("input, button").all())
+    for figure in printed(explore_page, java_script_enabled=scripts).evaluate(ON_PAPER):
+        assert figure["picture"] and figure["sentence"] == figure["label"]
+        for axis in figure["axes"]:
+            assert axis["label"] == axis["name"] and axis["shown"]
+            assert axis["output"] == json.loads(axis["texts"])[int(axis["start"])]
+        assert not figure["controls"]
 
 
 def test_dark_page_prints_light_and_is_dark_again(visitor):
@@ -69,10 +79,10 @@ def test_dark_page_prints_light_and_is_dark_again(visitor):
 
 
 def test_solutions_stay_off_the_paper_unless_unfolded(explore_page, printed):
-    with printed(explore_page) as page:
-        folded = page.locator("details.hide")
-        if not folded.count():
-            pytest.skip("no folded code on this page")
-        assert not any(e.is_visible() for e in folded.all())
-        folded.last.evaluate("e => e.open = true")
-        assert folded.last.is_visible()
+    page = printed(explore_page)
+    folded = page.locator("details.hide")
+    if not folded.count():
+        pytest.skip("no folded code on this page")
+    assert not any(e.is_visible() for e in folded.all())
+    folded.last.evaluate("e => e.open = true")
+    assert folded.last.is_visible()

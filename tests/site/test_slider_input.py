@@ -1,25 +1,23 @@
-r"""Every slider follows mouse, keyboard, touch and reset, says what it shows, and moves no other figure."""
+r"""Every slider follows mouse, keyboard, touch and reset, tells what it shows, and moves no other figure."""
 
 import re
 
 import pytest
 
-from lora_course.book.grid import texts
 from tests.site.browser import Setting
 from tests.site.sliders import Sliders
 
 THUMB = 11  # px, half of the thumb
+PHONE = {"has_touch": True, "is_mobile": True}
 
 
 @pytest.fixture
 def figures(explore_page, explores, visitor):
-    r"""`figures(**options)`: an open page's sliders with their Explore objects."""
-    from contextlib import contextmanager
+    r"""`figures(setting, **options)`: the sliders of the open page, each with what it drew, all at their start."""
 
-    @contextmanager
     def opened(setting=Setting(), **options):  # noqa: B008
-        with visitor.open(explore_page, setting, **options) as visit:
-            yield [(Sliders(visit.page, own_id), e) for own_id, e in explores(explore_page).items()]
+        page = visitor.kept(explore_page, setting, **options).page
+        return [(Sliders(page, own_id), drawn) for own_id, drawn in explores(explore_page).items()]
 
     return opened
 
@@ -32,104 +30,91 @@ def spot(slider, position):
     return box["x"] + THUMB + way, box["y"] + box["height"] / 2
 
 
-def shown_at(explore, **moved):
-    r"""The frame with some sliders moved from their start, given as positions."""
-    return explore.frame(**{axis: explore.axes[axis][position] for axis, position in moved.items()})
+def places(sliders, drawn):
+    r"""Each slider with its axis, the position of its start and its last one, all others being at their start."""
+    for axis, values in drawn.axes.items():
+        yield axis, sliders.slider(axis), values.index(drawn.start[axis]), len(values) - 1
+        sliders.put({axis: values.index(drawn.start[axis])})
 
 
-def test_mouse_drags_the_thumb_to_both_ends(figures):
-    with figures() as opened:
-        for sliders, explore in opened:
-            mouse = sliders.page.mouse
-            for axis, values in explore.axes.items():
-                slider, last = sliders.slider(axis), len(values) - 1
-                for goal in (last, 0, values.index(explore.start[axis])):
-                    mouse.move(*spot(slider, sliders.position(axis)))
-                    mouse.down()
-                    mouse.move(*spot(slider, goal), steps=5)
-                    mouse.up()
-                    assert sliders.position(axis) == goal
-                    assert sliders.shows(shown_at(explore, **{axis: goal}))
+def stands(sliders, drawn, axis, position):
+    r"""Whether slider and picture stand at a position, the other sliders being at their start."""
+    number = drawn.number(**{axis: drawn.axes[axis][position]})
+    return sliders.position(axis) == position and sliders.shows(number)
+
+
+def test_mouse_drags_the_thumb_to_the_other_end(figures):
+    for sliders, drawn in figures():
+        mouse = sliders.page.mouse
+        for axis, slider, start, last in places(sliders, drawn):
+            goal = 0 if start > last / 2 else last
+            mouse.move(*spot(slider, start))
+            mouse.down()
+            mouse.move(*spot(slider, goal), steps=3)
+            mouse.up()
+            assert stands(sliders, drawn, axis, goal)
 
 
 def test_arrows_home_and_end_move_the_picture(figures):
-    with figures() as opened:
-        for sliders, explore in opened:
-            for axis, values in explore.axes.items():
-                slider, last = sliders.slider(axis), len(values) - 1
-                steps = [("Home", 0), ("ArrowRight", 1), ("ArrowLeft", 0), ("ArrowLeft", 0), ("ArrowUp", 1)]
-                steps += [("End", last), ("ArrowRight", last), ("ArrowLeft", last - 1), ("ArrowUp", last)]
-                for key, goal in steps:
-                    slider.press(key)
-                    assert sliders.position(axis) == goal, key
-                    assert sliders.shows(shown_at(explore, **{axis: goal})), key
-                sliders.put({axis: values.index(explore.start[axis])})
+    for sliders, drawn in figures():
+        for axis, slider, _, last in places(sliders, drawn):
+            steps = [("Home", 0), ("ArrowLeft", 0), ("ArrowRight", 1), ("ArrowLeft", 0), ("ArrowUp", 1)]
+            steps += [("End", last), ("ArrowRight", last), ("ArrowDown", last - 1)]
+            slider.focus()
+            for key, goal in steps:
+                sliders.page.keyboard.press(key)
+                assert stands(sliders, drawn, axis, goal), key
 
 
 def test_touch_moves_the_picture_on_a_phone(figures):
-    with figures(Setting("http", "light", 360), has_touch=True, is_mobile=True) as opened:
-        for sliders, explore in opened:
-            for axis, values in explore.axes.items():
-                slider = sliders.slider(axis)
-                for goal in (len(values) - 1, 0, 1, values.index(explore.start[axis])):
-                    sliders.page.touchscreen.tap(*spot(slider, goal))
-                    assert sliders.position(axis) == goal
-                    assert sliders.shows(shown_at(explore, **{axis: goal}))
+    for sliders, drawn in figures(Setting("http", "light", 360), **PHONE):
+        for axis, slider, start, last in places(sliders, drawn):
+            for goal in (0 if start > last / 2 else last, start):
+                sliders.page.touchscreen.tap(*spot(slider, goal))
+                assert stands(sliders, drawn, axis, goal)
 
 
 def test_touch_targets_are_wide_enough_for_a_finger(figures):
-    with figures(Setting("http", "light", 360), has_touch=True, is_mobile=True) as opened:
-        for sliders, explore in opened:
-            for control in [*map(sliders.slider, explore.axes), sliders.root.locator(".lc-reset")]:
-                box = control.bounding_box()
-                assert box["height"] >= 24 and box["width"] >= 24  # WCAG 2.2, 2.5.8 (AA)
+    for sliders, drawn in figures(Setting("http", "light", 360), **PHONE):
+        for control in [*map(sliders.slider, drawn.axes), sliders.root.locator(".lc-reset")]:
+            box = control.bounding_box()
+            assert box["height"] >= 24 and box["width"] >= 24  # WCAG 2.2, 2.5.8 (AA)
 
 
 @pytest.mark.parametrize("by", ["mouse", "keyboard"])
 def test_reset_brings_the_default_frame_back(by, figures):
-    with figures() as opened:
-        for sliders, explore in opened:
-            sliders.put({axis: 0 for axis in explore.axes})
-            assert not sliders.shows(explore.frame())
-            reset = sliders.root.locator(".lc-reset")
-            reset.click() if by == "mouse" else reset.press("Enter")
-            assert sliders.shows(explore.frame())
-            for axis, values in explore.axes.items():
-                slider = sliders.slider(axis)
-                assert sliders.position(axis) == values.index(explore.start[axis])
-                assert texts(values)[values.index(explore.start[axis])] in slider.get_attribute("aria-valuetext")
+    for sliders, drawn in figures():
+        sliders.put({axis: 0 for axis in drawn.axes})
+        assert not sliders.shows(drawn.number())
+        reset = sliders.root.locator(".lc-reset")
+        reset.click() if by == "mouse" else reset.press("Enter")
+        assert all(stands(sliders, drawn, axis, start) for axis, _, start, _ in places(sliders, drawn))
 
 
-def test_slider_says_its_symbol_its_value_and_what_is_seen(figures):
-    with figures() as opened:
-        for sliders, explore in opened:
-            live = sliders.root.locator("[aria-live=polite]")
-            stage = sliders.root.get_by_role("img")
-            for axis, values in explore.axes.items():
-                label = explore.labels[axis]
-                slider = sliders.root.get_by_role("slider", name=re.compile(rf"^{re.escape(label)}( =)?$"))
-                assert slider.count() == 1 and slider.get_attribute("data-axis") == axis
-                for position, value in enumerate(values):
-                    before = live.text_content()
-                    moved = sliders.position(axis) != position
-                    sliders.put({axis: position})
-                    point = explore.start | {axis: value}
-                    text = slider.get_attribute("aria-valuetext")
-                    assert label in text and text.endswith(value if isinstance(value, str) else f"{value:.6g}")
-                    assert slider.locator("xpath=../output").text_content() in text
-                    assert stage.get_attribute("aria-label") == explore.words(**point)
-                    wanted = [live.element_handle(), explore.words(**point)]
-                    sliders.page.wait_for_function("([e, words]) => e.textContent === words", arg=wanted)
-                    assert not moved or live.text_content() != before
-                sliders.put({axis: values.index(explore.start[axis])})
+def test_slider_has_its_symbol_as_its_name(figures):
+    for sliders, drawn in figures():
+        for axis, label in drawn.labels.items():
+            slider = sliders.root.get_by_role("slider", name=re.compile(rf"^{re.escape(label)}( =)?$"))
+            assert slider.count() == 1 and slider.get_attribute("data-axis") == axis
+
+
+def test_sentence_below_follows_when_the_slider_rests(figures):
+    for sliders, drawn in figures():
+        live = sliders.root.locator("[aria-live=polite]")
+        for axis, _, start, last in places(sliders, drawn):
+            before, position = live.text_content(), 0 if start > last / 2 else last
+            sliders.put({axis: position})
+            words = drawn.words[drawn.number(**{axis: drawn.axes[axis][position]})]
+            wanted = [live.element_handle(), words]
+            sliders.page.wait_for_function("([e, words]) => e.textContent === words", arg=wanted)
+            assert words != before
 
 
 def test_figures_on_one_page_are_independent(figures):
-    with figures() as opened:
-        starts = [sliders.frame() for sliders, _ in opened]
-        for number, (sliders, explore) in enumerate(opened):
-            for axis in explore.axes:
-                sliders.slider(axis).press("Home")
-            for other, (still, _) in enumerate(opened):
-                assert (still.frame() == starts[other]) == (other != number)
-            sliders.root.locator(".lc-reset").click()
+    opened = figures()
+    starts = [sliders.frame() for sliders, _ in opened]
+    for number, (sliders, drawn) in enumerate(opened):
+        sliders.put({axis: 0 for axis in drawn.axes})
+        changed = [still.frame() != start for (still, _), start in zip(opened, starts, strict=True)]
+        assert changed == [other == number for other in range(len(opened))]
+        sliders.root.locator(".lc-reset").click()
