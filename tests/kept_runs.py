@@ -32,16 +32,18 @@ OUTPUTS = ("stream", "display_data", "execute_result")
 CHANGES = ("clear_output", "update_display_data")  # would have to be replayed; no notebook uses them
 
 
-def drawn_path(path: Path) -> Path:
+def drawn_path(path: Path, root: Path = ROOT) -> Path:
     r"""Where the pictures are kept that a notebook's sliders draw with its present code, package and pins."""
     code = "\0".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
-    return cache_path(ROOT) / "drawn" / f"{path.stem}-{hashlib.sha256(code.encode()).hexdigest()[:12]}.json"
+    return cache_path(root) / "drawn" / f"{path.stem}-{hashlib.sha256(code.encode()).hexdigest()[:12]}.json"
 
 
 def pytest_configure(config):
     os.environ.update(book_environment())
     if not hasattr(config, "workerinput"):
-        get_cache(cache_path(ROOT)).list_cache_records()  # so that the database is there before workers race for it
+        get_cache(
+            cache_path(config.rootpath)
+        ).list_cache_records()  # so that the database is there before workers race for it
 
 
 @pytest.hookimpl(wrapper=True)
@@ -87,6 +89,8 @@ class KeptNotebook(IPyNbFile):
                     raise RuntimeError(f"cell {cell.id!r} sends {message['msg_type']}, which is not kept: print less")
                 if message["msg_type"] in OUTPUTS:
                     cell.outputs.append(nbformat.v4.output_from_msg(message))
+                if message["msg_type"] == "execute_result":  # nbval's kernel does not count
+                    cell.outputs[-1].execution_count = number
         notebook.metadata["language_info"] = self.kernel.kc.kernel_info(reply=True)["content"]["language_info"]
         return notebook
 
@@ -107,10 +111,10 @@ class Sliders(pytest.Item):
         if notebook.passed < cells:
             pytest.skip("a cell failed")
         seconds = time.perf_counter() - notebook.began
-        path = drawn_path(notebook.path)
+        path = drawn_path(notebook.path, self.config.rootpath)
         path.parent.mkdir(parents=True, exist_ok=True)
         notebook.run(f"from tests.site.recorder import write; write({str(path)!r})")
-        keep(ROOT, notebook.path, notebook.executed(), seconds)
+        keep(self.config.rootpath, notebook.path, notebook.executed(), seconds)
 
     def reportinfo(self):
         return self.path, 0, f"{self.path.name}: sliders"
