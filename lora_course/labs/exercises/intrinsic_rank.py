@@ -98,7 +98,7 @@ def overlap(answer):
 
 
 def depth(answer) -> str | None:
-    r"""Smallest rank per layer with which 6 layers make up for an E of rank 50: the first R with 6 R >= 50, so 9."""
+    r"""Smallest rank per layer with which 6 layers make up for an E of rank 50: the first r with 6 r >= 50, so 9."""
     mistakes = [
         (50 / 6, "Right idea; a rank is a whole number, and 6 · 8 = 48 is not enough."),
         (8, "6 · 8 = 48 is less than 50: two directions would be missing."),
@@ -107,6 +107,6 @@ def depth(answer) -> str | None:
         (64 / 6, "You shared out all 64 dimensions; E has rank 50 only."),
         (10, "It works, but 9 is enough."),
         (300, "Ranks are shared out over the layers, not multiplied by them."),
-        (25, "That is a bound of another setting (half the width). Here R L must reach the rank of E."),
+        (25, "That is a bound of another setting (half the width). Here r L must reach the rank of E."),
     ]
-    return first_match(answer, 9, mistakes, "The error is zero exactly if R L is at least the rank of E.")
+    return first_match(answer, 9, mistakes, "The error is zero exactly if r L is at least the rank of E.")
