@@ -104,7 +104,8 @@ def tables(found):
         link = f'{one.number}. <a href="{one.page}">{one.title}</a>'
         work = f"{len(one.exercises)} in {minutes} min"
         times.append(f"| {link} | {one.minutes} min | {work} | {len(one.sliders)} |")
-        cells = ("; ".join(f"{t} ({m} min)" for t, level, m in one.exercises if level == at) for at in LEVELS)
+        named = [(t.replace("|", r"\|"), level, m) for t, level, m in one.exercises]  # a bar would end the cell
+        cells = ("; ".join(f"{t} ({m} min)" for t, level, m in named if level == at) for at in LEVELS)
         exercises.append(f"| {one.number} | {' | '.join(cells)} |")
         for slider in one.sliders:
             what = f'<a href="{one.page}#{slider.id}">{", ".join(slider.axes)}</a>'
