@@ -2,8 +2,8 @@ r"""The Sphinx extension of the course: what the book's pages need beyond Jupyte
 
 It tells kernels that a book is being built, keys the notebook cache, adds our style and scripts and the directives
 of the appendix, links first uses of terms, shows docstrings as they stand, makes warnings errors, points the launch
-buttons to the published branch, repairs what the theme leaves inaccessible, and stops a build whose pages would ask
-another host for anything.
+buttons to the published branch, repairs what the theme leaves inaccessible, writes the site map, and stops a build
+whose pages would ask another host for anything.
 """
 
 import hashlib
@@ -48,15 +48,15 @@ def _launch_from_published(app, pagename, templatename, context, doctree) -> Non
                 button["url"] = launched_from(button["url"], branch)
 
 
-def launched_from(url: str, branch: str, to: str = PUBLISHED) -> str:
-    r"""The address of a launch button (Colab, Binder) with its branch changed from `branch` to `to`.
+def launched_from(url: str, branch: str) -> str:
+    r"""The address of a launch button (Colab, Binder) with its branch changed from `branch` to `PUBLISHED`.
 
     Addresses that launch nothing, such as that of the edit button, come back unchanged.
     """
     if url.startswith("https://colab.research.google.com/github/"):
-        return url.replace(f"/blob/{branch}/", f"/blob/{to}/", 1)
+        return url.replace(f"/blob/{branch}/", f"/blob/{PUBLISHED}/", 1)
     if "/v2/gh/" in url:
-        return url.replace(f"/{branch}?urlpath=", f"/{to}?urlpath=", 1)
+        return url.replace(f"/{branch}?urlpath=", f"/{PUBLISHED}?urlpath=", 1)
     return url
 
 
@@ -80,6 +80,11 @@ def _finish(app: Sphinx, exception) -> None:
         if repaired != text:
             page.write_text(repaired, "utf8")
         problems += [f"{page.relative_to(app.outdir)}: {url}" for url in external_resources(repaired)]
+    # all pages, not only those that this build wrote anew
+    pages = sorted(app.env.found_docs)
+    addresses = "".join(f"<url><loc>{app.config.html_baseurl}{page}.html</loc></url>\n" for page in pages)
+    sitemap = f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{addresses}</urlset>\n'
+    (Path(app.outdir) / "sitemap.xml").write_text(f'<?xml version="1.0" encoding="UTF-8"?>\n{sitemap}', "utf8")
     if problems:
         raise ExtensionError("pages would load from other hosts:\n  " + "\n  ".join(problems))
 

@@ -33,16 +33,6 @@ class TeacherStudent:
     W0: torch.Tensor
     delta: torch.Tensor
 
-    def excess_risk(self, estimate: torch.Tensor) -> float:
-        r"""How far W0 + `estimate` is off, per output, on average over fresh x: $\|\hat\Delta - \Delta\|_F^2 / d$.
-
-        Exact, because the inputs are standard normal; the noise of y is not counted. Raises `ValueError` if the shape
-        of `estimate` is not (d, k).
-        """
-        if estimate.shape != self.delta.shape:
-            raise ValueError(f"estimate must have shape {tuple(self.delta.shape)}, got {tuple(estimate.shape)}")
-        return ((estimate - self.delta) ** 2).sum().item() / len(self.delta)
-
 
 def teacher_student(
     n: int, d: int, k: int, rank: int, noise: float, tail: float = 0.0, seed: int = 0

@@ -43,6 +43,7 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("explore_page", explore_pages() if BUILT else ["(no site)"])
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks for the marks in this hook, too
 def pytest_collection_modifyitems(items):
     r"""Tests of a page stand together, so that a worker opens it once (with --dist loadgroup, one worker has all)."""
 

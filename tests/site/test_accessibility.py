@@ -35,7 +35,7 @@ def test_axe_finds_nothing_serious_in_menus_and_dialogs(view, visitor):
         with visitor.open("index.html", view) as visit:
             visible = [b for b in visit.page.locator(f"button.{button}").all() if b.is_visible()]
             if visible:
-                visible[0].click()
+                visible[0].evaluate("e => e.click()")  # a mouse would open a tooltip as well, which fades in
                 visit.page.wait_for_timeout(100)
                 visit.probe("still")
                 assert findings(visit.page) == []

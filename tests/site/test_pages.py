@@ -47,6 +47,11 @@ def test_phone_does_not_scroll_sideways(page_path, setting, measured):
     assert page <= window, sticking_out
 
 
+def test_one_worker_has_all_tests_of_a_page(page_path, request):
+    if request.config.getoption("dist", "no") != "no" or hasattr(request.config, "workerinput"):
+        assert request.node.nodeid.endswith(f"@{page_path}")  # else each worker would open every page
+
+
 def test_every_picture_has_words(page_path, measured):
     assert measured(page_path)["wordless"] == []
 
