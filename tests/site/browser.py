@@ -38,6 +38,14 @@ class Setting(NamedTuple):
         return f"{self.transport}-{self.theme}-{self.width}"
 
 
+# pages that stay open for all tests that move something: from a file, the most restricted way; by mouse, by finger
+DESK = Setting("file", "dark", 1280)
+HAND = Setting("file", "light", 360)
+FINGER = {"has_touch": True, "is_mobile": True}
+# what of axe's rules depends on theme or width
+BY_LOOK = ("color-contrast", "link-in-text-block", "target-size", "scrollable-region-focusable", "css-orientation-lock")
+
+
 def find_browser() -> str | None:
     r"""Path of a Chromium: the variable CHROMIUM, or the first of the usual names on the PATH, or None.
 
@@ -145,7 +153,7 @@ class Visitor:
         finally:
             (context if first else visit.page).close()
 
-    def kept(self, page: str, setting: Setting = Setting(), use: str = "", **options) -> Visit:  # noqa: B008
+    def kept(self, page: str, setting: Setting = DESK, use: str = "", **options) -> Visit:
         r"""The page as `open` gives it, open until another page is asked for: loading takes longer than most tests.
 
         Sliders, folded parts, focus and scrolling are at their start. `use` tells apart visits of one setting that
@@ -162,6 +170,10 @@ class Visitor:
         visit.page.evaluate("window.lcProbe?.fresh()")
         return visit
 
+    def by_hand(self, page: str) -> Visit:
+        r"""The page as `kept` gives it, on a phone with a touch screen."""
+        return self.kept(page, HAND, **FINGER)
+
     def release(self):
         r"""Close the pages that `kept` holds open."""
         self._kept.clear()
@@ -174,8 +186,8 @@ def axe_script() -> str:
     return (files("axe_playwright_python") / "axe.min.js").read_text("utf8")
 
 
-def findings(page, impacts=("serious", "critical")) -> list[str]:
-    r"""What axe-core finds on the open page, one line a node, of the given impacts.
+def findings(page, rules=(), impacts=("serious", "critical")) -> list[str]:
+    r"""What axe-core finds on the open page, one line a node, by the given rules (default: all) and impacts.
 
     Thins the page out before (see repeats in probe.js): do not use it for anything afterwards.
     """
@@ -183,7 +195,8 @@ def findings(page, impacts=("serious", "critical")) -> list[str]:
         page.evaluate(axe_script())
     page.evaluate("lcProbe.repeats()")
     # preload would fetch style sheets, which a browser refuses on file:// pages
-    report = page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")
+    options = {"resultTypes": ["violations"], "preload": False} | ({"runOnly": list(rules)} if rules else {})
+    report = page.evaluate("options => axe.run(document, options)", options)
     return [
         f"{rule['impact']} {rule['id']} at {node['target']}: {' '.join(node['failureSummary'].split())}\n"
         f"    {node['html'][:160]}"

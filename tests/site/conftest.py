@@ -12,6 +12,8 @@ if str(ROOT) not in sys.path:  # `pytest` alone, unlike `python -m pytest`, leav
     sys.path.insert(0, str(ROOT))
 
 from tests.site.browser import (  # noqa: E402
+    BY_LOOK,
+    HAND,
     LEAST_CONTRAST,
     SITE,
     Setting,
@@ -98,30 +100,42 @@ def measured(visitor):
 
     def of(page, setting=Setting()):  # noqa: B008
         if (page, setting) not in done:
-            with visitor.open(page, setting, first=setting.width == 1280) as visit:
-                seen = {name: visit.probe(name) for name in ("formulas", "sideways", "wordless")}
-                if setting.transport == "http":
-                    seen["skip"] = skipped(visit)
-                    seen["contrast"] = contrast(visit)
-                    visit.probe("unfolded")
-                    seen["unreachable"] = visit.probe("unreachable")
-                    seen["axe"] = findings(visit.page)
-            done[page, setting] = seen | {k: getattr(visit, k) for k in ("requests", "failed", "console")}
+            if setting.transport == "file":
+                visit = visitor.by_hand(page) if setting == HAND else visitor.kept(page, setting)
+                done[page, setting] = plain(visit)
+            else:
+                with visitor.open(page, setting, first=setting.width == 1280) as visit:
+                    done[page, setting] = plain(visit) | looks(visit, () if setting == Setting() else BY_LOOK)
         return done[page, setting]
 
     return of
 
 
+def plain(visit) -> dict:
+    r"""What a visit shows without changing the page."""
+    seen = {name: visit.probe(name) for name in ("formulas", "sideways", "wordless")}
+    return seen | {name: getattr(visit, name) for name in ("requests", "failed", "console")}
+
+
+def looks(visit, rules) -> dict:
+    r"""What only a changed page shows: use it for nothing afterwards."""
+    seen = {"skip": skipped(visit)} | contrast(visit)
+    visit.probe("unfolded")
+    return seen | {"unreachable": visit.probe("unreachable"), "axe": findings(visit.page, rules)}
+
+
 def contrast(visit) -> dict:
-    r"""Text of low contrast in figures, with every slider at its start, first and last position."""
+    r"""Text of low contrast in figures, with every slider at its start, first and last position; which pictures moved."""
     looked_at = visit.probe("contrast", ".lc-figure, .lc-explore", LEAST_CONTRAST)
+    shown = []
     for end in ("Home", "End"):
         for slider in visit.page.locator(".lc-explore input[type=range]").all():
             slider.press(end)
         if visit.page.locator(".lc-explore").count():
             more = visit.probe("contrast", ".lc-explore", LEAST_CONTRAST)
             looked_at["low"] += [f"sliders at {end}: {line}" for line in more["low"]]
-    return looked_at
+        shown.append(visit.page.locator(".lc-explore .lc-stage").evaluate_all("all => all.map(e => e.innerHTML)"))
+    return {"contrast": looked_at, "moved": [first != last for first, last in zip(*shown, strict=True)]}
 
 
 def skipped(visit) -> dict:

@@ -5,13 +5,13 @@ from collections import Counter
 
 import pytest
 
-from tests.site.browser import Setting
+from tests.site.browser import DESK, HAND, Setting
 
 SETTINGS = [
     Setting("http", "light", 1280),
     Setting("http", "dark", 360),
-    Setting("file", "dark", 1280),
-    Setting("file", "light", 360),
+    DESK,
+    HAND,
 ]
 settings = pytest.mark.parametrize("setting", SETTINGS, ids=str)
 

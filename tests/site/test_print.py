@@ -39,7 +39,7 @@ def printed(visitor):
 
     def opened(page_path, **options):
         scripts = options.get("java_script_enabled", True)
-        page = visitor.kept(page_path, use="print", settle=scripts, **options).page
+        page = visitor.kept(page_path, Setting(), use="print", settle=scripts, **options).page
         page.set_viewport_size({"width": PAPER, "height": 1000})
         page.emulate_media(media="print")
         if scripts:

@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from tests.site.browser import Setting
 from tests.site.sliders import NUMBER, Sliders
 
 
@@ -15,7 +14,7 @@ def walked(explores, visitor):
     r"""`walked(page)`: (id, Drawn, what the page showed at each point) of its slider figures; without any server."""
 
     def of(page_path):
-        page, found = visitor.kept(page_path, Setting("file")).page, []
+        page, found = visitor.kept(page_path).page, []
         for own_id, drawn in explores(page_path).items():
             sliders = Sliders(page, own_id)
             assert sliders.axes == list(drawn.axes)
@@ -36,6 +35,10 @@ def test_frame_shown_at_each_grid_point_is_what_the_live_widget_drew(explore_pag
     for own_id, drawn, seen in walked(explore_page):
         wrong = [point for point, look in zip(drawn.grid(), seen, strict=True) if not look["same"]]
         assert wrong == [], own_id
+
+
+def test_sliders_move_over_http_too(explore_page, explores, measured):
+    assert measured(explore_page)["moved"] == [True] * len(explores(explore_page))
 
 
 def test_words_in_each_frame_are_those_that_draw_wrote(explore_page, walked):

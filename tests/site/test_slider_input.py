@@ -4,19 +4,17 @@ import re
 
 import pytest
 
-from tests.site.browser import Setting
 from tests.site.sliders import Sliders
 
 THUMB = 11  # px, half of the thumb
-PHONE = {"has_touch": True, "is_mobile": True}
 
 
 @pytest.fixture
 def figures(explore_page, explores, visitor):
-    r"""`figures(setting, **options)`: the sliders of the open page, each with what it drew, all at their start."""
+    r"""`figures()`: the sliders of the open page, each with what it drew, all at their start; `by_hand` on a phone."""
 
-    def opened(setting=Setting(), **options):  # noqa: B008
-        page = visitor.kept(explore_page, setting, **options).page
+    def opened(by_hand=False):
+        page = (visitor.by_hand if by_hand else visitor.kept)(explore_page).page
         return [(Sliders(page, own_id), drawn) for own_id, drawn in explores(explore_page).items()]
 
     return opened
@@ -67,7 +65,7 @@ def test_arrows_home_and_end_move_the_picture(figures):
 
 
 def test_touch_moves_the_picture_on_a_phone(figures):
-    for sliders, drawn in figures(Setting("http", "light", 360), **PHONE):
+    for sliders, drawn in figures(by_hand=True):
         for axis, slider, start, last in places(sliders, drawn):
             for goal in (0 if start > last / 2 else last, start):
                 sliders.page.touchscreen.tap(*spot(slider, goal))
@@ -75,7 +73,7 @@ def test_touch_moves_the_picture_on_a_phone(figures):
 
 
 def test_touch_targets_are_wide_enough_for_a_finger(figures):
-    for sliders, drawn in figures(Setting("http", "light", 360), **PHONE):
+    for sliders, drawn in figures(by_hand=True):
         for control in [*map(sliders.slider, drawn.axes), sliders.root.locator(".lc-reset")]:
             box = control.bounding_box()
             assert box["height"] >= 24 and box["width"] >= 24  # WCAG 2.2, 2.5.8 (AA)
