@@ -33,55 +33,56 @@ explore(draw, alt="A line from zero upward.", caption="x", r=[1, 2])""",
 ]
 
 
-@pytest.fixture
-def ran(tmp_path):
-    r"""`ran(*cells)`: a book of one notebook, run by nbval with the plugin: (its exit status, its folder, the path)."""
-    (tmp_path / "lora_course").symlink_to(ROOT / "lora_course")
-    path = tmp_path / "one.ipynb"
-
-    def run(*cells):
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
-        nbformat.write(notebook, path)
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.kept_runs", "-p", "no:cacheprovider"]
-        command += ["--rootdir", str(tmp_path), "--nbval-lax", "--nbval-current-env", str(path)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True).returncode, tmp_path, path
-
-    return run
+def run(folder, *cells):
+    r"""A book of one notebook in `folder`, run by nbval with the plugin: (its exit status, the notebook's path)."""
+    if not (folder / "lora_course").exists():
+        (folder / "lora_course").symlink_to(ROOT / "lora_course")
+    path = folder / "one.ipynb"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    nbformat.write(notebook, path)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.kept_runs", "-p", "no:cacheprovider"]
+    command += ["--rootdir", str(folder), "--nbval-lax", "--nbval-current-env", str(path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True).returncode, path
 
 
-def kept(root, path):
+@pytest.fixture(scope="module")
+def passed(tmp_path_factory):
+    r"""Path of a notebook that passed; its last cell binds a name anew that `draw` reads."""
+    status, path = run(tmp_path_factory.mktemp("book"), *CELLS, "height = 10")
+    assert status == 0
+    return path
+
+
+def kept(path):
     r"""The code cells that the cache holds for the notebook."""
-    cache = get_cache(cache_path(root))
+    cache = get_cache(cache_path(path.parent))
     record = cache.match_cache_notebook(nbformat.read(path, as_version=4))
     return [cell for cell in cache.get_cache_bundle(record.pk).nb.cells if cell.cell_type == "code"]
 
 
-def test_outputs_are_those_of_the_books_own_execution(ran, monkeypatch):
-    status, root, path = ran(*CELLS)
-    assert status == 0
+def test_outputs_are_those_of_the_books_own_execution(passed, monkeypatch):
     for name, value in book_environment().items():
         monkeypatch.setenv(name, value)
-    notebook, result = execute(path, 60)
+    notebook, result = execute(passed, 60)
     assert not result.err
-    for mine, other in zip(kept(root, path), notebook.cells, strict=True):
+    for mine, other in zip(kept(passed), notebook.cells, strict=True):
         assert mine.outputs == merged(other.outputs)
 
 
-def test_sliders_are_drawn_after_the_last_cell(ran):
-    _, root, path = ran(*CELLS, "height = 10")
-    (drawn,) = json.loads(drawn_path(path, root).read_text("utf8")).values()
+def test_sliders_are_drawn_after_the_last_cell(passed):
+    (drawn,) = json.loads(drawn_path(passed, passed.parent).read_text("utf8")).values()
     assert drawn["axes"] == {"r": [1, 2]} and drawn["start"] == {"r": 2}
     assert drawn["texts"] == [["slope 10"], ["slope 20"]]  # what a reader sees now; the page says 1 and 2
     assert [re.findall("slope [0-9]+", svg) for svg in drawn["frames"]] == drawn["texts"]
 
 
 @pytest.mark.parametrize("last", ["1 / 0", "from IPython.display import clear_output; clear_output(); print(1)"])
-def test_of_a_notebook_that_fails_nothing_is_kept(ran, last):
-    status, root, path = ran(*CELLS, last)
+def test_of_a_notebook_that_fails_nothing_is_kept(tmp_path, last):
+    status, path = run(tmp_path, CELLS[0], last)
     assert status == 1
     with pytest.raises(KeyError):
-        kept(root, path)
+        kept(path)
 
 
 def test_neighboring_pieces_of_a_stream_are_one():

@@ -125,7 +125,7 @@ def looks(visit, rules) -> dict:
 
 
 def contrast(visit) -> dict:
-    r"""Text of low contrast in figures, with every slider at its start, first and last position; which pictures moved."""
+    r"""Text of low contrast in figures, sliders at their start, first and last positions; and which pictures moved."""
     looked_at = visit.probe("contrast", ".lc-figure, .lc-explore", LEAST_CONTRAST)
     shown = []
     for end in ("Home", "End"):

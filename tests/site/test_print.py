@@ -12,8 +12,8 @@ FRAME = ".bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, .prev-n
 
 # what reaches over the right edge of the paper, by its own text
 CUT = """() => [...document.querySelectorAll(".bd-article *")]
-    .filter(e => e.checkVisibility() && !e.closest("svg, mjx-assistive-mml, script, style"))
     .filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+    .filter(e => e.checkVisibility() && !e.closest("svg, mjx-assistive-mml, script, style"))
     .map(e => `${e.tagName}.${e.className}: ${(e.textContent || "").trim().slice(0, 80)}`)"""
 
 # of each slider figure: is its picture there, what do its sentence and its lines of values say, are controls left
@@ -35,11 +35,11 @@ ON_PAPER = """() => [...document.querySelectorAll(".lc-explore")].map((root) => 
 
 @pytest.fixture
 def printed(visitor):
-    r"""`printed(page, **options)`: the open page as the printer gets it."""
+    r"""`printed(page, scripts)`: the open page as the printer gets it."""
 
-    def opened(page_path, **options):
-        scripts = options.get("java_script_enabled", True)
-        page = visitor.kept(page_path, Setting(), use="print", settle=scripts, **options).page
+    def opened(page_path, scripts=True):
+        options = {"settle": scripts, "java_script_enabled": scripts}
+        page = visitor.kept(page_path, Setting(), use="print", **options).page
         page.set_viewport_size({"width": PAPER, "height": 1000})
         page.emulate_media(media="print")
         if scripts:
@@ -59,7 +59,7 @@ def test_article_alone_is_printed_and_nothing_is_cut_off(page_path, printed):
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
 def test_slider_prints_as_its_default_frame_with_its_values(scripts, explore_page, printed):
-    for figure in printed(explore_page, java_script_enabled=scripts).evaluate(ON_PAPER):
+    for figure in printed(explore_page, scripts).evaluate(ON_PAPER):
         assert figure["picture"] and figure["sentence"] == figure["label"]
         for axis in figure["axes"]:
             assert axis["label"] == axis["name"] and axis["shown"]
