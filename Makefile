@@ -12,7 +12,7 @@ export OMP_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 
-.PHONY: help book site serve test quick test-all lint unit notebooks browser colab oldest fuzz bench freeze clean
+.PHONY: help book site serve test test-begins quick test-all lint unit notebooks browser colab oldest fuzz bench freeze clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -38,7 +38,11 @@ site: $(VENV)/.installed
 serve: book  ## show the book on localhost
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory $(SITE)
 
-test: $(VENV)/.installed lint unit notebooks site browser  ## everything that a change must pass
+test: $(VENV)/.installed test-begins lint unit notebooks site browser  ## everything that a change must pass
+	@seconds=$$(( $$(date +%s) - $$(cat _build/test_begins) )) && echo $$seconds > _build/test_seconds && echo "== all passed in $$seconds s"
+
+test-begins: $(VENV)/.installed
+	@mkdir -p _build && date +%s > _build/test_begins
 
 quick: $(VENV)/.installed lint  ## linting and unit tests: no browser, no notebooks, no PEFT; some minutes
 	$(BIN)/python -m pytest -q tests --ignore=tests/parity --ignore=tests/site -n $(JOBS)

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SITE = Path("_build/html")
 COLD_TARGET, EDIT_TARGET = 300.0, 15.0  # s, on two cores
 OWN_TIMES = "appendix/environment.html"  # the run-time table
+TEST_SECONDS, TEST_TARGET = Path("_build/test_seconds"), 900.0  # written by `make test` when all passed
 
 
 def seconds(folder: Path, *command) -> float:
@@ -80,7 +81,9 @@ def run() -> list[tuple]:
         edited = build(copy)
         if "rests upon" not in (copy / SITE / "chapters/03_intrinsic_rank.html").read_text("utf8"):
             raise RuntimeError("the edit of chapter 3 is not on its page")
+    tested = float((ROOT / TEST_SECONDS).read_text()) if (ROOT / TEST_SECONDS).is_file() else float("nan")
     return [
+        ("make test, its last whole run here (nan: none yet)", tested, TEST_TARGET, "s"),
         ("notebooks, cold, two side by side", executing, None, "s"),
         ("site step, cold", site, None, "s"),
         ("the book, cold, after installation", executing + site, COLD_TARGET, "s"),
