@@ -80,7 +80,7 @@ oldest: $(VENV)/.installed  ## the tests under the lower bounds of pyproject.tom
 fuzz: $(VENV)/.installed  ## 10,000 damaged adapter files, and the hypothesis tests with many more examples
 	LORA_COURSE_FUZZ=10000 $(BIN)/python -m pytest -q tests/adapters tests/theory tests/book --hypothesis-profile long -n $(JOBS)
 
-bench: $(VENV)/.installed site  ## ratios against peers, slider speed, page weight
+bench: $(VENV)/.installed site  ## ratios against peers, slider speed, page weight, build times
 	$(BIN)/python -m benchmarks
 
 freeze: $(VENV)/.installed  ## write constraints.txt anew from the environment
