@@ -48,7 +48,7 @@ def test_phone_does_not_scroll_sideways(page_path, setting, measured):
 
 
 def test_one_worker_has_all_tests_of_a_page(page_path, request):
-    if request.config.getoption("dist", "no") != "no" or hasattr(request.config, "workerinput"):
+    if getattr(request.config.option, "loadgroup", False):  # xdist's workers know it so
         assert request.node.nodeid.endswith(f"@{page_path}")  # else each worker would open every page
 
 
