@@ -1,12 +1,17 @@
 """Right answers and typical mistakes of chapter 13, which test_exercises.py tries."""
 
+import copy
 import math
 import re
 
+import pytest
 import torch
+from torch import nn
 
+from lora_course.adapters import inject
 from lora_course.book import checker
 from lora_course.labs.exercises import in_practice
+from lora_course.labs.practice import SMALL, qwen3
 from lora_course.theory import QWEN3_0_6B, lora_parameters
 
 PARTS = ("gate_proj", "up_proj", "down_proj")
@@ -36,7 +41,7 @@ RIGHT = {
         r".*layers\.[23]\.mlp\..*_proj",
         re.compile(r"model\.layers\.(2|3)\.mlp\.(gate|up|down)_proj"),
         [f"layers.{i}.mlp.{part}" for i in (2, 3) for part in PARTS],
-        lambda name, module: ".mlp." in name and int(name.split(".")[2]) >= 2,
+        lambda name, module: re.search(r"[23]\.mlp\.", name) and isinstance(module, nn.Linear),
     ],
     "reader": [1 / math.sqrt(32), 0.177, 2**-2.5],
     "rewrite": [lambda B, alpha, r: B / r, lambda B, alpha, r: B.double() * (alpha / r) / alpha],
@@ -51,6 +56,9 @@ WRONG = {
         list(PARTS),
         r".*layers\.[23]\.mlp\.(gate|up)_proj",
         r".*\.mlp",
+        r"model\.layers\.[23]\.mlp\..*",
+        lambda name, module: "layers.2" in name or "layers.3" in name,
+        lambda name, module: True,
         lambda name, module: False,
     ],
     "reader": [math.sqrt(32), 0.5, 16 / math.sqrt(32), 1 / 32, 1, math.sqrt(2) / 16, 7],
@@ -86,3 +94,14 @@ def test_half_an_answer_is_not_tried_yet():
     assert checker(in_practice.serve)((..., 4971)).ok is None
     assert checker(in_practice.combine)(lambda *given: (..., ...)).ok is None
     assert checker(in_practice.combine)(lambda *given: ...).ok is None
+
+
+def test_targets_that_are_right_are_those_with_which_inject_adapts_six_layers():
+    pytest.importorskip("transformers", reason="the model of chapter 13")
+    model = qwen3(SMALL)
+    for answer in RIGHT["targets"]:
+        assert set(inject(copy.deepcopy(model), answer, r=2, alpha=4).adapted) == in_practice.WANTED
+    assert {name for name, part in model.named_modules() if isinstance(part, nn.Linear)} >= set(in_practice.NAMES)
+    assert {name for name, _ in model.named_modules()} >= set(in_practice.OTHERS)
+    with pytest.raises(TypeError, match="act_fn"):
+        inject(model, r"model\.layers\.[23]\.mlp\..*", r=2, alpha=4)

@@ -15,6 +15,8 @@ NAMES = [
     for i in range(LAYERS)
     for part in [*(f"self_attn.{p}_proj" for p in "qkvo"), *(f"mlp.{p}_proj" for p in ("gate", "up", "down"))]
 ]
+INSIDE = ("", ".self_attn", ".mlp", ".mlp.act_fn")  # beside the linear layers; inject refuses these
+OTHERS = ["", "model", *(f"model.layers.{i}{part}" for i in range(LAYERS) for part in INSIDE)]
 WANTED = {name for name in NAMES if ".mlp." in name and name.split(".")[2] in "23"}
 GIGABYTES, TASKS = 24e9, lora_parameters(QWEN3_0_6B, ["q_proj", "k_proj", "v_proj", "o_proj"], 8)
 
@@ -36,10 +38,12 @@ def count(answer) -> str | None:
 
 def targets(answer) -> str | None:
     r"""A value of target_modules that means the MLP of the layers 2 and 3 of a Qwen3 with layers 0 to 3."""
-    named = [("", nn.Module()), ("model", nn.Module()), *((name, nn.Linear(1, 1, device="meta")) for name in NAMES)]
+    named = [(name, nn.Module()) for name in OTHERS] + [(name, nn.Linear(1, 1, device="meta")) for name in NAMES]
     found = set(matched_names(answer, named))
     if found == WANTED:
         return None
+    if refused := sorted(found.intersection(OTHERS)):
+        return f"It takes {refused[0] or 'the model itself'}, which is no linear layer: inject would refuse."
     missed, extra = sorted(WANTED - found), sorted(found - WANTED)
     if missed:
         return f"It misses {missed[0]}" + (f" and {len(missed) - 1} more." if missed[1:] else ".")
