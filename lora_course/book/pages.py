@@ -113,6 +113,8 @@ _REPAIRS = [
     # the same id on every theorem, exercise and solution of a page
     (r'(<section[^>]*) id="[a-z]+-content">', r"\1>"),
     (r'<div class="proof admonition" id="proof">', '<div class="proof admonition">'),
+    # a tip has no title of its own; elsewhere its first words stand behind the fence, as a title would
+    (r'(<p class="admonition-title">)Tip(</p>)\s*<p>(In one breath)</p>', r"\1\3\2"),
     # a page without an icon makes browsers ask for one, and log an error
     (r"\A(?!.*<link[^>]* rel=\"[^\"]*\bicon\b)(.*?)</head>", rf"\1{_ICON}\n  </head>"),
     # files that extensions copy late are known by a hash only to a build that finds them already there

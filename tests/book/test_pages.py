@@ -81,6 +81,12 @@ def test_icon_is_added_once_and_never_beside_another():
     assert repair(own) == own
 
 
+def test_the_takeaway_is_named_by_its_own_words():
+    title, words = '<p class="admonition-title">{}</p>', "<p>In one breath</p>"
+    assert repair(f"{title.format('Tip')}\n{words}\n<p>x</p>") == f"{title.format('In one breath')}\n<p>x</p>"
+    assert repair(title.format("Tip") + "<p>x</p>") == title.format("Tip") + "<p>x</p>"
+
+
 @pytest.mark.parametrize("html", ["", "text", "<p>a < b</p>", "<html><head></head><body></body></html>"])
 def test_repair_twice_is_repair_once(html):
     assert repair(repair(html)) == repair(html)
