@@ -123,7 +123,7 @@ def history_html(up="../"):
     for e in load_history():
         link = f'<a href="{up}{claims[e["id"]].home}.html#claim-{e["id"]}">{e["id"]}</a>'
         rows.append(
-            f'<tr><th scope="row">{link}<small>{e["date"]}</small></th><td data-label="Was">{_verdict(e["was"])}</td>'
+            f'<tr><th scope="row">{link}<br><time>{e["date"]}</time></th><td data-label="Was">{_verdict(e["was"])}</td>'
             f'<td data-label="Is">{_verdict(e["now"])}</td>'
             f'<td data-label="Why">{escape(" ".join(e["why"].split()))}</td></tr>'
         )
