@@ -38,7 +38,7 @@ def kaiming(W, r, generator):
 def gaussian(W, r, generator):
     r"""Return A with entries from N(0, 1/r²), i.e. standard deviation 1/r, and B = 0.
 
-    The paper (Hu et al., 2021, Section 4.1) says "random Gaussian" for A and zero for B and names no variance.
+    The paper (Hu et al., 2022, Section 4.1) says "random Gaussian" for A and zero for B and names no variance.
     The standard deviation 1/r is the choice of PEFT's ``init_lora_weights="gaussian"``, taken over here: it
     depends on r and not, as Kaiming's does, on the number k of inputs.
     """

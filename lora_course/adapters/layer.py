@@ -43,7 +43,7 @@ class LoRALinear(Adapter):
 
     Raises TypeError or ValueError for a bad argument, before the base is touched.
 
-    Source: Hu et al. (2021), LoRA, Section 4.1, Eq. (3).
+    Source: Hu et al. (2022), LoRA, Section 4.1, Eq. (3).
     """
 
     def __init__(self, base, r, alpha, dropout=0.0, rslora=False, init="kaiming", generator=0):

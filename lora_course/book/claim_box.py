@@ -23,9 +23,11 @@ def in_digits(value):
 
 
 def _label(key):
-    r"""The citation key hu2022lora as readers know such labels: [Hu 2022]."""
+    r"""The citation key hu2022lora as readers know such labels: [Hu 2022]; a name without a year is a library's."""
     parts = re.match(r"([a-z]+)_?(\d{4})", key)
-    return f"[{parts[1].title()} {parts[2]}]" if parts else f"[{key}]"
+    if not parts:
+        return f"[{key.upper()}]"
+    return f"[{'arXiv' if parts[1] == 'arxiv' else parts[1].title()} {parts[2]}]"
 
 
 class ClaimBox:

@@ -1,22 +1,35 @@
 r"""First use of a term on a page becomes a link to the glossary, so that authors write plain words.
 
 A transform of finished pages: it looks for the terms of the glossary directive in running text, the longest
-first, and leaves titles, links, code, formulas and the pages that define or list terms alone.
+first, and leaves titles, links, code, formulas and the pages that define or list terms alone. Words that also have
+an everyday meaning count only where the words around them show the course's own.
 """
 
 import re
 
 from docutils import nodes
 
-SKIPPED_PAGES = {"index", "appendix/glossary", "appendix/notation", "appendix/ledger", "appendix/api"}
+SKIPPED_PAGES = {"index"} | {f"appendix/{name}" for name in ("glossary", "notation", "ledger", "api", "bibliography")}
 _SKIPPED = (nodes.title, nodes.reference, nodes.literal, nodes.literal_block, nodes.math, nodes.raw, nodes.caption)
+
+# term: what stands before it and behind it where it has the glossary's meaning
+_OWN_SENSE = {
+    "factors": (r"(?<!under both )", r"(?! of (?:two|three|ten|\d))"),  # not: by factors of two
+    "horizontal": ("", r"(?! or vertical)"),  # not: an edge
+    "spread": (r"(?<=\bthe\s)", ""),  # not: is spread over all entries
+}
 
 
 def pattern(terms):
     r"""Regular expression that finds any of `terms` as whole words in any case, with or without a plural s."""
     longest_first = sorted(terms, key=lambda term: (-len(term), term))
-    words = "|".join(re.escape(term).replace(r"\ ", r"\s+") for term in longest_first)
+    words = "|".join(_with_its_sense(term) for term in longest_first)
     return re.compile(rf"(?<![\w-])(?:{words})s?(?![\w-])", re.IGNORECASE)
+
+
+def _with_its_sense(term):
+    before, behind = _OWN_SENSE.get(term.lower(), ("", ""))
+    return before + re.escape(term).replace(r"\ ", r"\s+") + behind
 
 
 def _term(found, terms):
@@ -42,7 +55,7 @@ def link_first_uses(app, doctree, docname):
     places = {name.lower(): place for (kind, name), place in entries if kind == "term"}
     if docname in SKIPPED_PAGES or not places or app.builder.format != "html":
         return
-    running = [t for t in doctree.findall(nodes.Text) if not _inside(t)]
+    running = [t for t in doctree.findall(nodes.Text) if linkable(t)]
     seen, pieces = set(), {}
     for number, start, end, term in first_uses([t.astext() for t in running], places):
         # two words for one entry: one link is enough
@@ -60,10 +73,24 @@ def link_first_uses(app, doctree, docname):
         running[number].parent.replace(running[number], new)
 
 
-def _inside(node):
-    inside_paragraph = False
+def linkable(text):
+    r"""Whether the text node `text` is running text: in a paragraph, in no link, title, formula or code."""
+    if _in_raw_link(text):
+        return False
+    node, in_paragraph = text, False
     while (node := node.parent) is not None:
         if isinstance(node, _SKIPPED):
-            return True
-        inside_paragraph |= isinstance(node, nodes.paragraph)
-    return not inside_paragraph
+            return False
+        in_paragraph |= isinstance(node, nodes.paragraph)
+    return in_paragraph
+
+
+def _in_raw_link(text):
+    # between the <a ...> and the </a> of a link that its author wrote in HTML
+    opened = False
+    for sibling in text.parent.children:
+        if sibling is text:
+            break
+        for mark in re.findall(r"<(/?)a\b", sibling.astext()) if isinstance(sibling, nodes.raw) else ():
+            opened = not mark
+    return opened

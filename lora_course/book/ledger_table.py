@@ -34,26 +34,27 @@ def _verdict(verdict):
     return f'<span class="lc-verdict lc-claim--{verdict.replace(" ", "-")}">{icon} {verdict}</span>'
 
 
-def _table(name, head, rows):
+def _table(name, head, rows, kind):
     cells = "".join(f'<th scope="col">{escape(h)}</th>' for h in head)
     body = "\n".join(rows)
     return (
-        f'<div class="lc-table" role="region" aria-label="{escape(name)}" tabindex="0"><table class="table">'
+        f'<div class="lc-table {kind}" role="region" aria-label="{escape(name)}" tabindex="0"><table class="table">'
         f"<thead><tr>{cells}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 
 
 def counts_html(claims=None):
-    r"""Table: how many claims of each source text (rows) have each verdict (columns)."""
+    r"""The source texts by name, and a table: how many claims of each (columns) have each verdict (rows)."""
     claims = list((claims or load_claims()).values())
-    count = Counter((c.source, c.verdict) for c in claims)
-    rows = []
-    for source, title in [*SOURCES.items(), ("", "all")]:
-        numbers = [sum(n for (s, v), n in count.items() if s == (source or s) and v == verdict) for verdict in VERDICTS]
-        name = f"{source}<small>{escape(title)}</small>" if source else "all"
-        cells = "".join(f"<td>{n or ''}</td>" for n in [*numbers, sum(numbers)])
-        rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
-    return _table("Claims by source text and verdict", ["source text", *VERDICTS, "all"], rows)
+    count = Counter((c.source, c.verdict) for c in claims) + Counter(("all", c.verdict) for c in claims)
+    columns, rows = [*SOURCES, "all"], []
+    for verdict in [*VERDICTS, "all"]:
+        name = verdict if verdict == "all" else _verdict(verdict)
+        numbers = [sum(n for (s, v), n in count.items() if s == source and verdict in (v, "all")) for source in columns]
+        rows.append(f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{n or ''}</td>" for n in numbers) + "</tr>")
+    texts = "".join(f"<li><strong>{source}</strong> {escape(title)}</li>" for source, title in SOURCES.items())
+    table = _table("Claims by verdict and source text", ["verdict", *columns], rows, "lc-counts")
+    return f'<ul class="lc-sources">{texts}</ul>{table}'
 
 
 def ledger_html(claims=None, up="../"):
@@ -69,7 +70,8 @@ def ledger_html(claims=None, up="../"):
             f'<tr data-verdict="{c.verdict}" data-source="{c.source}" data-home="{page_name(c.home)}" '
             f'data-how="{_HOW[c.settled]}"><th scope="row">{link}<br>{_verdict(c.verdict)}'
             f"<small>{page_name(c.home)}, {_HOW[c.settled]}</small></th>"
-            f"<td>{escape(c.says)}</td><td>{escape(c.condition)}</td></tr>"
+            f'<td data-label="The text says">{escape(c.says)}</td>'
+            f'<td data-label="What is true">{escape(c.condition)}</td></tr>'
         )
     homes = sorted({c.home for c in claims}, key=lambda h: (not h.startswith("chapters"), h))
     choices = {
@@ -85,7 +87,7 @@ def ledger_html(claims=None, up="../"):
         + "</select></label>"
         for axis, values in choices.items()
     )
-    table = _table("All claims", ["claim", "the text says", "what is true"], rows)
+    table = _table("All claims", ["claim", "the text says", "what is true"], rows, "lc-blocks")
     return (
         '<div class="lc-ledger"><form class="lc-ledger-filter" hidden>'
         f'{selects}<label>Search <input type="search" data-axis="words"></label>'
@@ -121,7 +123,8 @@ def history_html(up="../"):
     for e in load_history():
         link = f'<a href="{up}{claims[e["id"]].home}.html#claim-{e["id"]}">{e["id"]}</a>'
         rows.append(
-            f'<tr><th scope="row">{link}</th><td>{e["date"]}</td><td>{_verdict(e["was"])}</td>'
-            f"<td>{_verdict(e['now'])}</td><td>{escape(' '.join(e['why'].split()))}</td></tr>"
+            f'<tr><th scope="row">{link}<br><time>{e["date"]}</time></th><td data-label="Was">{_verdict(e["was"])}</td>'
+            f'<td data-label="Is">{_verdict(e["now"])}</td>'
+            f'<td data-label="Why">{escape(" ".join(e["why"].split()))}</td></tr>'
         )
-    return _table("Claims whose verdict changed", ["claim", "date", "was", "is", "why"], rows)
+    return _table("Claims whose verdict changed", ["claim", "was", "is", "why"], rows, "lc-blocks")

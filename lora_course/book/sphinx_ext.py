@@ -15,6 +15,7 @@ from sphinx.errors import ExtensionError
 
 from .cache import book_environment, cache_key, cache_path
 from .directives import DIRECTIVES
+from .docstrings import is_noise, readable
 from .glossary_links import link_first_uses
 from .pages import external_resources, repair
 from .sheet import STATIC
@@ -63,9 +64,13 @@ def launched_from(url: str, branch: str) -> str:
 def _docstring_as_it_stands(app, what, name, obj, options, lines) -> None:
     # ours are plain text with formulas, in which reStructuredText would see marks of its own
     if what != "module" and lines:
-        lines[:] = ["::", "", *(f"   {line}" for line in lines), ""]
+        lines[:] = [".. code-block:: text", "", *(f"   {line}" for line in readable(lines)), ""]
     elif what == "module":
         lines.clear()
+
+
+def _without_noise(app, what, name, obj, skip, options):
+    return True if is_noise(getattr(obj, "__doc__", None)) else None
 
 
 def _finish(app: Sphinx, exception) -> None:
@@ -96,6 +101,7 @@ def setup(app: Sphinx) -> dict:
     app.connect("config-inited", _prepare)
     app.connect("html-page-context", _launch_from_published, priority=600)
     app.connect("autodoc-process-docstring", _docstring_as_it_stands)
+    app.connect("autodoc-skip-member", _without_noise)
     app.connect("doctree-resolved", link_first_uses)
     app.connect("build-finished", _finish)
     for name, directive in DIRECTIVES.items():

@@ -37,7 +37,7 @@ def small_cnn(
     Its parts are called conv1 (1 -> 8 channels), conv2 (8 -> 16), fc1, fc2. With `averaging` the hidden units see the
     mean of each channel over all positions instead of every position; without `pooling` the maps keep their size.
     `padding_mode` is what lies beyond the border: "zeros", or "circular", the other side. Weights and biases are
-    uniform in $\pm 1/\sqrt{\text{fan-in}}$, as PyTorch's own, but drawn by `seed`.
+    uniform in ±1/√(fan-in), as PyTorch's own, but drawn by `seed`.
 
     Raises `TypeError` if `seed` is not an int, `ValueError` for another `padding_mode`.
     """

@@ -9,7 +9,7 @@ from lora_course.labs._checks import at_least, generator
 
 
 def mlp(sizes: Sequence[int], seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Sequential:
-    r"""Network sizes[0] -> sizes[1] -> ... with ReLU between; weights and biases uniform in $\pm 1/\sqrt{\text{in}}$.
+    r"""Network sizes[0] -> sizes[1] -> ... with ReLU between; weights and biases uniform in ±1/√in.
 
     That is also what `nn.Linear` starts with, but drawn by `seed`. Linear layers are called "0", "2", "4", ...
     Raises `TypeError` if `sizes` or `seed` are no ints, `ValueError` if there are fewer than two sizes or one is

@@ -37,7 +37,7 @@ class TeacherStudent:
 def teacher_student(
     n: int, d: int, k: int, rank: int, noise: float, tail: float = 0.0, seed: int = 0
 ) -> TeacherStudent:
-    r"""Linear regression $y = (W_0 + \Delta) x + \varepsilon$ where the wanted change Δ has low rank, or nearly so.
+    r"""Linear regression y = (W0 + Δ) x + ε where the wanted change Δ has low rank, or nearly so.
 
     x is standard normal, so the scales are those of one output: W0 x has variance 1; Δ is a product of Gaussian
     factors of rank `rank` that adds variance 1, plus, if `tail` > 0, a dense Gaussian matrix that adds variance

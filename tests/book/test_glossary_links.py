@@ -4,9 +4,11 @@ import pytest
 
 pytest.importorskip("docutils")  # the environments of Colab and of the oldest versions build no pages
 
-from lora_course.book.glossary_links import first_uses  # noqa: E402
+from docutils import nodes  # noqa: E402
 
-TERMS = {"rank", "stable rank", "full fine-tuning", "spread"}
+from lora_course.book.glossary_links import first_uses, linkable  # noqa: E402
+
+TERMS = {"rank", "stable rank", "full fine-tuning", "spread", "factors"}
 
 
 def found(*texts):
@@ -29,4 +31,15 @@ def test_any_case_any_white_space_and_a_plural():
 
 
 def test_parts_of_words_do_not_count():
-    assert found("ranking, low-rank, widespread, spreads") == [(0, "spreads", "spread")]
+    assert found("ranking, low-rank, widespread, ranks") == [(0, "ranks", "rank")]
+
+
+def test_an_everyday_word_does_not_count():
+    assert found("energy is spread evenly, the factor is two, in factors of three") == []
+    assert found("more than the spread of both factors") == [(0, "spread", "spread"), (0, "factors", "factors")]
+
+
+def test_a_link_that_is_written_in_html_stays_one_link():
+    cell = nodes.paragraph("", "", nodes.raw("", '<a href="x.html">'), nodes.Text("low rank"), nodes.raw("", "</a>"))
+    cell += nodes.Text(" of rank 1")
+    assert [t.astext() for t in cell.findall(nodes.Text) if linkable(t)] == [" of rank 1"]

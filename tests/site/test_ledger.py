@@ -38,8 +38,22 @@ def test_choices_combine_and_the_button_undoes_them(ledger):
 def test_search_looks_at_words_and_numbers(ledger):
     ledger.locator("[data-axis=words]").fill("S3-16")
     assert shown(ledger) == 1
-    ledger.locator("[data-axis=words]").fill("piano keys")
+    ledger.locator("[data-axis=words]").fill("claim piano keys")
     assert shown(ledger) == 1
+    ledger.locator("[data-axis=words]").fill("r = 8")
+    spaced = shown(ledger)
+    ledger.locator("[data-axis=words]").fill("r=8")
+    assert shown(ledger) == spaced > 0
+
+
+def test_coming_back_from_a_box_keeps_the_search(ledger):
+    ledger.locator("[data-axis=words]").fill("piano keys")
+    ledger.locator(".lc-ledger tbody tr:visible a").first.click()
+    ledger.wait_for_url("**/*#claim-S0-8")
+    ledger.go_back()
+    ledger.wait_for_load_state("load")
+    words = ledger.locator("[data-axis=words]").input_value()
+    assert (words, shown(ledger)) in {("piano keys", 1), ("", len(load_claims()))}
 
 
 def test_every_claim_has_its_box_where_the_ledger_says():

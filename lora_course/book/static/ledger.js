@@ -1,15 +1,17 @@
 /* The ledger's filter: hides the rows of claims that do not match; without this script the whole table shows. */
 (() => {
   "use strict";
+  // whether a formula is written r = 8 or r=8 makes no difference
+  const tight = (text) => text.toLowerCase().replace(/\s*([=<>≤≥≪≈×+·/])\s*/g, "$1");
   const enliven = (root) => {
     const form = root.querySelector("form");
     const count = root.querySelector(".lc-ledger-count");
     const rows = [...root.querySelectorAll("tbody tr")];
-    const texts = rows.map((row) => row.textContent.toLowerCase());
+    const texts = rows.map((row) => tight("claim " + row.textContent));
     const fields = [...form.querySelectorAll("[data-axis]")];
 
     const show = () => {
-      const words = fields.find((f) => f.dataset.axis === "words").value.toLowerCase().split(/\s+/);
+      const words = tight(fields.find((f) => f.dataset.axis === "words").value).split(/\s+/);
       const chosen = fields.filter((f) => f.dataset.axis !== "words" && f.value);
       let shown = 0;
       rows.forEach((row, i) => {
@@ -25,7 +27,8 @@
     form.addEventListener("reset", () => setTimeout(show));
     form.addEventListener("submit", (event) => event.preventDefault());
     form.hidden = false;
-    show(); // a browser may have kept the fields of an earlier visit
+    show();
+    window.addEventListener("pageshow", show); // a browser that goes back fills in the fields of the earlier visit late
   };
 
   const start = () => document.querySelectorAll(".lc-ledger").forEach(enliven);
