@@ -3,6 +3,7 @@ r"""What an injection did, to be read: names and counts, and three things that s
 Symbols: r rank, alpha scale, d outputs and k inputs of a layer.
 """
 
+import textwrap
 from dataclasses import dataclass
 
 from lora_course.adapters.counting import ParameterCount
@@ -54,7 +55,12 @@ class InjectionReport:
             f"  tied: {name} shares its weight with {', '.join(twins)}; merge needs untie=True"
             for name, twins in self.tied.items()
         ]
-        return "\n".join(lines)
+        return "\n".join(_short_lines(line) for line in lines)
+
+
+def _short_lines(line):
+    # no wider than the page of a notebook
+    return textwrap.fill(line, 79, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def _brief(names):

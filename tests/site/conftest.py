@@ -113,7 +113,7 @@ def measured(visitor):
 
 def plain(visit) -> dict:
     r"""What a visit shows without changing the page."""
-    seen = {name: visit.probe(name) for name in ("formulas", "sideways", "wordless")}
+    seen = {name: visit.probe(name) for name in ("formulas", "sideways", "wide", "wordless")}
     return seen | {name: getattr(visit, name) for name in ("requests", "failed", "console")}
 
 

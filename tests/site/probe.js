@@ -175,6 +175,12 @@ window.lcProbe = (() => {
       return [scroll.scrollWidth, scroll.clientWidth, out.slice(0, 5).map((e) => e.outerHTML.slice(0, 160))];
     },
 
+    // formulas and printed lines that are wider than their column: the reader would have to scroll for the end
+    wide: () =>
+      [...document.querySelectorAll("article div.math, article .cell_output pre")]
+        .filter((e) => e.checkVisibility() && e.scrollWidth > e.clientWidth + 2)
+        .map((e) => `${e.scrollWidth - e.clientWidth} px: ${e.textContent.trim().slice(0, 100)}`),
+
     // make plain text of the words of code that look like ones before them (ink, size, all grounds): axe needs ten
     // seconds to judge each of thousands, and says the same of all
     repeats: () => {

@@ -41,6 +41,11 @@ def test_no_formula_is_cut_off(page_path, setting, measured):
     assert measured(page_path, setting)["formulas"]["cut"] == []
 
 
+@pytest.mark.parametrize("setting", [s for s in SETTINGS if s.width == 1280], ids=str)
+def test_desk_shows_formulas_and_printed_lines_to_their_end(page_path, setting, measured):
+    assert measured(page_path, setting)["wide"] == []
+
+
 @pytest.mark.parametrize("setting", [s for s in SETTINGS if s.width == 360], ids=str)
 def test_phone_does_not_scroll_sideways(page_path, setting, measured):
     page, window, sticking_out = measured(page_path, setting)["sideways"]
