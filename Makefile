@@ -4,6 +4,8 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 PORT ?= 8000
 JOBS ?= 2
+# STRICT=1: a result that comes out differently stops the build, as where the book is published; tests are always strict
+STRICT ?=
 BIN = $(VENV)/bin
 SITE = _build/html
 PAGES = chapters appendix
@@ -11,8 +13,10 @@ PAGES = chapters appendix
 export OMP_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
+export LORA_COURSE_STRICT = $(STRICT)
+test test-all quick unit notebooks second browser colab oldest fuzz: export LORA_COURSE_STRICT = 1
 
-.PHONY: help book site serve test test-begins quick test-all lint unit notebooks browser colab oldest fuzz bench freeze clean
+.PHONY: help book site serve test test-begins quick test-all lint unit notebooks second browser colab oldest fuzz bench replicate freeze clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -26,7 +30,8 @@ $(VENV)/.installed: requirements.txt constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps -e .
 	@touch $@
 
-book: $(VENV)/.installed site  ## execute the notebooks, build the site
+book: $(VENV)/.installed site  ## execute the notebooks, build the site (STRICT=1: stop where a result differs)
+	@$(BIN)/python tools/execute_notebooks.py --differences
 	@echo "== the book is built: open $(CURDIR)/$(SITE)/index.html, or run 'make serve'"
 
 site: $(VENV)/.installed
@@ -38,7 +43,7 @@ site: $(VENV)/.installed
 serve: book  ## show the book on localhost
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory $(SITE)
 
-test: $(VENV)/.installed test-begins lint unit notebooks site browser  ## everything that a change must pass
+test: $(VENV)/.installed test-begins lint unit notebooks second site browser  ## everything that a change must pass
 	@seconds=$$(( $$(date +%s) - $$(cat _build/test_begins) )) && echo $$seconds > _build/test_seconds && echo "== all passed in $$seconds s"
 
 test-begins: $(VENV)/.installed
@@ -67,6 +72,10 @@ notebooks: $(VENV)/.installed
 	@# -p: outputs are kept for the site, and what the sliders draw for its tests; else each would run again
 	$(BIN)/python -m pytest -q -p tests.kept_runs --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -n $(JOBS) $(PAGES)
 
+second: $(VENV)/.installed
+	@echo "== two notebooks, another pair each day, in a second arithmetic"
+	$(BIN)/python tools/replicate.py --second --jobs $(JOBS)
+
 browser: $(VENV)/.installed
 	@echo "== the built site in a real browser"
 	$(BIN)/python -m pytest -q -rs -n $(JOBS) --dist loadgroup tests/site
@@ -82,6 +91,9 @@ fuzz: $(VENV)/.installed  ## 10,000 damaged adapter files, and the hypothesis te
 
 bench: $(VENV)/.installed site  ## ratios against peers, slider speed, page weight, build times
 	$(BIN)/python -m benchmarks
+
+replicate: $(VENV)/.installed  ## every notebook in 24 variants, what changed only: more than an hour, can be interrupted
+	$(BIN)/python tools/replicate.py --jobs $(JOBS)
 
 freeze: $(VENV)/.installed  ## write constraints.txt anew from the environment
 	{ head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | grep -vi -E '^(torch==|lora)'; } > constraints.new

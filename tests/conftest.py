@@ -1,5 +1,6 @@
 """For all tests: hypothesis profiles, fixed seeds, and a guard of the global random state."""
 
+import os
 import random
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 SEED = 20261122
+os.environ.setdefault("LORA_COURSE_STRICT", "1")  # a result that differs fails a test, and is a box for readers
 
 # the machine may be busy, so no example has a deadline; the draws of the default are the same at every run
 settings.register_profile("default", deadline=None, max_examples=50, derandomize=True)

@@ -13,6 +13,7 @@ import claim_rules  # noqa: E402
 import notebook_rules as rules  # noqa: E402
 
 from lora_course.book.claims import load_claims  # noqa: E402
+from lora_course.book.replications import guards  # noqa: E402
 
 NOTEBOOKS = rules.book_notebooks()
 BIBLIOGRAPHY = chapter_rules.bibliography_keys(ROOT)
@@ -51,6 +52,11 @@ def test_first_code_cell_is_the_set_up_cell_of_all_notebooks(notebook):
 @every_notebook
 def test_claims_get_what_was_measured(notebook):
     none_of(claim_rules.claim_problems(notebook, load_claims())[0])
+
+
+@every_notebook
+def test_guarded_sentences_get_what_was_measured(notebook):
+    none_of(claim_rules.guard_problems(notebook))
 
 
 @every_notebook
@@ -242,6 +248,36 @@ def test_measured_value_of_a_claim_is_accepted(tree, source):
 def test_misuse_of_a_claim_is_found(tree, source, what):
     problems = all_problems(tree, tree[1](replaced("settle", source)))
     assert problems[0].startswith("chapters/one.ipynb, cell 'settle': ") and what in problems[0]
+
+
+@pytest.mark.parametrize(
+    "source,what",
+    [
+        ("observed('big', 'gain > 1', gain=2)", "gain=2 is typed"),
+        ("x = 3\nobserved('big', 'gain > 1', gain=x)", "gain=x is typed"),
+        ("for r in f():\n    observed('big', 'gain > 1', gain=r)", "must be a statement of its cell"),
+        ("if f():\n    observed('big', 'gain > 1', gain=f())", "must be a statement of its cell"),
+        ("observed('', 'gain > 1', gain=f())", "must name the sentence"),
+        ("observed('big', 'gain >', gain=f())", "written out: relation is no expression"),
+        ("observed(words, 'gain > 1', gain=f())", "both written out"),
+        ("observed('big', 'gain > 1')", "the relation uses ['gain'], measured are []"),
+        ("observed('big', 'gain > 1', **f())", "measured are ['None']"),
+    ],
+)
+def test_misuse_of_a_guard_is_found(tree, source, what):
+    [problem] = claim_rules.guard_problems(tree[1](replaced("train", source)))
+    assert str(problem).startswith("chapters/one.ipynb, cell 'train': ") and what in str(problem)
+
+
+def test_guard_of_measured_values_is_accepted_and_listed(tree):
+    notebook = tree[1](
+        replaced("train", "%time\nobserved('one', 'a > 1', a=f())\nobserved('two', 'a > b', a=f(), b=g())")
+    )
+    assert claim_rules.guard_problems(notebook) == []
+    assert [tuple(g) for g in guards(notebook[1])] == [
+        ("train/1", "one", "a > 1", ("a",)),
+        ("train/2", "two", "a > b", ("a", "b")),
+    ]
 
 
 def test_formula_that_sphinx_would_break_is_found(tree):

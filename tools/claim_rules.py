@@ -1,4 +1,6 @@
-r"""How a notebook may use claims: written-out ids, the names of the ledger, and values that were measured.
+r"""How a notebook may use claims and guards of sentences (``observed``).
+
+Ids, sentences and relations are written out, names are those of the ledger or the relation, values were measured.
 
 A *typed* expression holds no measurement: literals, arithmetic on them, and names that a cell bound to such.
 The rules read the code with ``ast`` and run nothing.
@@ -9,6 +11,8 @@ import re
 from typing import NamedTuple
 
 from notebook_rules import Problem
+
+from lora_course.book.relation import Relation
 
 # calls that only rewrap a number, and the modules from which they may come
 _WRAPPERS = set("int float bool abs round min max sum len tuple list range array asarray tensor as_tensor".split())
@@ -168,6 +172,43 @@ def _judge(call, method, claims, typed):
             bound = f", bound in cell {', '.join(map(repr, homes))}" if homes else ""
             return id, name, f"claim {id}: {keyword.arg}={text} is typed{bound}, it must be measured"
     return id, name, ""
+
+
+def _judge_guard(call, top, typed):
+    r"""What is wrong with a use of ``observed``; "" if nothing."""
+    try:
+        says, relation = map(ast.literal_eval, call.args)
+        names = Relation(relation).names
+    except (ValueError, TypeError) as error:
+        return f"observed needs a sentence and a relation, both written out: {error}"
+    if not isinstance(says, str) or not says.strip():
+        return "observed must name the sentence that it guards"
+    if not top:
+        return f"observed({says!r}) must be a statement of its cell, in no loop, branch or function"
+    got = [keyword.arg for keyword in call.keywords]
+    if None in got or set(got) != names:
+        return f"observed({says!r}): the relation uses {sorted(names)}, measured are {sorted(map(str, got))}"
+    for keyword in call.keywords:
+        if is_typed(keyword.value, typed):
+            return f"observed({says!r}): {keyword.arg}={ast.unparse(keyword.value)} is typed, it must be measured"
+    return ""
+
+
+def guard_problems(notebook):
+    r"""How a notebook uses ``observed``: written-out sentences and relations, measured values, never in a loop."""
+    problems, typed = [], {}
+    for name, cell, source in notebook.cells("code"):
+        for statement in _tree(notebook, name, source, []).body:
+            for call in (node for node in ast.walk(statement) if isinstance(node, ast.Call)):
+                if called(call) != "observed":
+                    continue
+                what = _judge_guard(call, isinstance(statement, ast.Expr) and statement.value is call, typed)
+                if not what and {"skip-execution", "raises-exception"} & set(cell["metadata"].get("tags", [])):
+                    what = "observed stands in a cell that is not executed, or may fail"
+                if what:
+                    problems.append(Problem(notebook.file, name, what))
+            follow([statement], typed, name)
+    return problems
 
 
 def claim_problems(notebook, claims):

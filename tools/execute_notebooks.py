@@ -1,9 +1,10 @@
 """Execute the book's notebooks side by side into the notebook cache, from which the site is then built.
 
-    python tools/execute_notebooks.py [--jobs N]
+    python tools/execute_notebooks.py [--jobs N] [--differences]
 
 Notebooks already in the cache (same code, same package, same pins) are not run again. Prints a line a notebook;
-on an error prints the notebook, the cell, its source and the traceback, and exits with 1.
+on an error prints the notebook, the cell, its source and the traceback, and exits with 1. A result that came out
+differently is an error in strict runs (LORA_COURSE_STRICT=1); else its page says so, and --differences lists them.
 """
 
 import argparse
@@ -21,6 +22,8 @@ from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors.utils import single_nb_execution
 
 from lora_course.book.cache import book_environment, cache_path
+from lora_course.book.claim_box import MARK
+from lora_course.book.observed import strict
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -80,12 +83,51 @@ def failure(notebook, result) -> str:
     return f"cell unknown:\n\n{result.exc_string}"
 
 
+def differences(notebook) -> list[str]:
+    """What came out differently in an executed notebook: a line for each box, with its cell."""
+    found = []
+    for cell in notebook.cells:
+        for out in cell.get("outputs", []):
+            data = out.get("data", {})
+            if MARK in data.get("text/html", ""):
+                text = " ".join(data.get("text/plain", "").split())
+                found.append(f"cell {cell.get('id')!r}: {text if len(text) < 400 else text[:400] + ' ...'}")
+    return found
+
+
+def cached(cache, path: Path):
+    """The executed notebook that the cache holds for `path`; None if there is none."""
+    try:
+        record = cache.match_cache_notebook(nbformat.read(path, as_version=4))
+    except KeyError:
+        return None
+    return cache.get_cache_bundle(record.pk).nb
+
+
+def list_differences() -> None:
+    """Print what came out differently in all executed notebooks; nothing if nothing did."""
+    cache = get_cache(cache_path(ROOT))
+    found = {path: differences(cached(cache, path) or nbformat.v4.new_notebook()) for path in notebooks_of_toc(ROOT)}
+    if not any(found.values()):
+        return
+    print(
+        "== on this machine some results came out differently; their pages say so, the text speaks of the published run"
+    )
+    for path, lines in found.items():
+        for line in lines:
+            print(f"  {path.relative_to(ROOT)}, {line}")
+
+
 def main() -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="notebooks at once (default: cores)")
     parser.add_argument("--timeout", type=int, default=120, help="seconds a cell may take (default: 120)")
+    parser.add_argument("--differences", action="store_true", help="run nothing: list what came out differently")
     args = parser.parse_args()
+    if args.differences:
+        list_differences()
+        return 0
     if args.jobs < 1:
         parser.error(f"--jobs is {args.jobs}; it must be at least 1")
     os.environ.update(book_environment())
@@ -93,11 +135,11 @@ def main() -> int:
     cache = get_cache(cache_path(ROOT))
     todo = []
     for path in notebooks_of_toc(ROOT):
-        try:
-            cache.match_cache_notebook(nbformat.read(path, as_version=4))
-            print(f"  cached   {path.relative_to(ROOT)}", flush=True)
-        except KeyError:
+        before = cached(cache, path)
+        if before is None or (strict() and differences(before)):
             todo.append(path)
+        else:
+            print(f"  cached   {path.relative_to(ROOT)}", flush=True)
     failures, start = [], time.perf_counter()
     with ProcessPoolExecutor(min(args.jobs, max(len(todo), 1))) as pool:
         runs = {pool.submit(execute, path, args.timeout): path for path in todo}

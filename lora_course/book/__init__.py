@@ -4,6 +4,7 @@ from .checks import checker
 from .claims import claim
 from .explore import explore
 from .figure import figure
+from .observed import observed
 from .style import (
     BLUE,
     DIVERGING,
@@ -39,5 +40,6 @@ __all__ = [
     "ink_on",
     "explore",
     "claim",
+    "observed",
     "checker",
 ]

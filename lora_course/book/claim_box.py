@@ -3,10 +3,15 @@ r"""The box in which a page shows a claim: HTML for browsers (readable unstyled)
 import re
 from html import escape
 
+from .replications import replications
 from .sheet import with_style
 
 # a shape per verdict beside its word, so that color is never alone
 ICONS = {"true": "✓", "true if": "◐", "misleading": "△", "false": "✗", "unsupported": "○", "untestable": "∅"}
+
+MARK = 'class="lc-differs"'  # by which the build finds what came out differently
+DID_NOT = "This claim did not hold in this run."
+INSTEAD = "The values below break its relation; verdict and text speak of the published run."
 
 
 def in_digits(value):
@@ -31,10 +36,10 @@ def _label(key):
 
 
 class ClaimBox:
-    r"""What a page shows of ``claim`` and of the ``values`` measured for it ({name: number})."""
+    r"""What a page shows of ``claim``, of the ``values`` measured for it ({name: number}), and whether it held."""
 
-    def __init__(self, claim, values):
-        self.claim, self.values = claim, dict(values)
+    def __init__(self, claim, values, holds=True):
+        self.claim, self.values, self.holds = claim, dict(values), holds
 
     def _lines(self):
         r"""(class, label, text) of each paragraph, in reading order."""
@@ -52,6 +57,8 @@ class ClaimBox:
             yield "how", "Not testable", c.reason
         else:
             yield "how", "Measured here", f"the page is published only if {c.relation.text}"
+            if found := replications(c):
+                yield "how", "Replications", found.in_words()
 
     def _repr_html_(self):
         c = self.claim
@@ -61,6 +68,8 @@ class ClaimBox:
             f'<p class="lc-claim-head"><span class="lc-claim-icon" aria-hidden="true">{icon}</span> '
             f"<strong>Claim {escape(c.id)} · {verdict}</strong></p>",
         ]
+        if not self.holds:
+            parts.append(f"<p {MARK}><strong>{DID_NOT}</strong> {INSTEAD}</p>")
         for kind, label, text in self._lines():
             label = f"<strong>{label}:</strong> " if label else ""
             text = f"<em>{escape(text)}</em>" if kind == "says" else escape(text)
@@ -78,6 +87,8 @@ class ClaimBox:
     def __repr__(self):
         c = self.claim
         lines = [f"[{ICONS[c.verdict]}] Claim {c.id} · {c.verdict}"]
+        if not self.holds:
+            lines.append(f"  [!] {DID_NOT} {INSTEAD}")
         lines += [f"  {label}: {text}" if label else f"  {text}" for _, label, text in self._lines()]
         lines += [f"    {c.measured[n]} ({n}): {in_digits(v)}" for n, v in self.values.items()]
         return "\n".join(lines)

@@ -1,12 +1,12 @@
 r"""The ledger of claims: each claim's verdict, and the measured relation that it stands or falls with.
 
 ``claim("S0-1").check(branch_r2=..., layer_r2=...)`` evaluates the relation that the ledger names for S0-1 on
-the measured values: it returns the box that the page shows, or raises :class:`ClaimBroken`.
+the measured values: it returns the box that the page shows. If the relation breaks, strict runs (tests and
+publishing) raise :class:`ClaimBroken`, and elsewhere the box says that the claim did not hold in this run.
 """
 
 import difflib
 import functools
-import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from .claim_box import ClaimBox
+from .observed import real_number, strict, truth
 from .relation import Relation
 
 LEDGER = Path(__file__).with_name("ledger")  # a folder: one file for each page that is a home
@@ -97,7 +98,7 @@ class Claim:
         raise ValueError(f"the ledger, claim {self.id}: {what}")
 
     def check(self, /, **measured):
-        r"""The box with the measured values, if they satisfy the relation; else :class:`ClaimBroken`.
+        r"""The box with the measured values; it says so if they break the relation (strict: :class:`ClaimBroken`).
 
         Raises TypeError if the names are not those of ``measured`` or a value is no real scalar (of Python,
         numpy or torch), ValueError if a value is not finite or the claim is not settled by a cell.
@@ -108,16 +109,13 @@ class Claim:
         unexpected = sorted(set(measured) - set(self.measured))
         if missing or unexpected:
             raise TypeError(f"claim {self.id}: missing names {missing}, unexpected names {unexpected}")
-        values = {name: self._scalar(name, measured[name]) for name in self.measured}
-        try:
-            holds = self.relation(**values)
-        except (ArithmeticError, TypeError) as error:
-            got = f"{self.relation.text!r} failed for {values}"
-            raise ValueError(f"claim {self.id}: {got}: {error}") from error
-        if not holds:
+        what = f"claim {self.id}"
+        values = {name: real_number(what, name, measured[name]) for name in self.measured}
+        holds = truth(what, self.relation, values)
+        if not holds and strict():
             got = ", ".join(f"{name} = {value!r}" for name, value in values.items())
-            raise ClaimBroken(f"claim {self.id}: the relation '{self.relation.text}' does not hold: {got}")
-        return ClaimBox(self, values)
+            raise ClaimBroken(f"{what}: the relation '{self.relation.text}' does not hold: {got}")
+        return ClaimBox(self, values, holds)
 
     def show(self):
         r"""The box of a claim that is settled by derivation or source, or cannot be tested.
@@ -128,23 +126,6 @@ class Claim:
             names = ", ".join(f"{name}=..." for name in self.measured)
             raise ValueError(f"claim {self.id} is settled by a cell: use claim({self.id!r}).check({names})")
         return ClaimBox(self, {})
-
-    def _scalar(self, name, value):
-        try:
-            value = value.item() if hasattr(value, "item") else value
-            value = value if isinstance(value, (bool, int)) else _real(value)
-        except (TypeError, ValueError, RuntimeError):
-            kind = type(value).__name__
-            raise TypeError(f"claim {self.id}: {name} must be one real number, got {kind} {value!r}") from None
-        if not math.isfinite(value):
-            raise ValueError(f"claim {self.id}: {name} must be finite, got {value!r}")
-        return value
-
-
-def _real(value):
-    if isinstance(value, (str, bytes)):
-        raise TypeError
-    return float(value)
 
 
 def _number(text):

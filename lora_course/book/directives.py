@@ -9,7 +9,7 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from .ledger_table import counts_html, history_html, ledger_html
+from .ledger_table import counts_html, history_html, ledger_html, replicated_html
 
 
 def environment_html(requirements):
@@ -42,5 +42,6 @@ DIRECTIVES = {
     "claims-ledger": _directive(lambda root: ledger_html()),
     "claims-counts": _directive(lambda root: counts_html()),
     "claims-history": _directive(lambda root: history_html()),
+    "claims-replicated": _directive(replicated_html),
     "build-environment": _directive(lambda root: environment_html((root / "requirements.txt").read_text("utf8"))),
 }

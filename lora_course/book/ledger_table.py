@@ -12,8 +12,10 @@ import yaml
 
 from .claim_box import ICONS
 from .claims import SOURCES, VERDICTS, load_claims
+from .replications import KINDS, judged, origins, replications
 
 HISTORY = Path(__file__).with_name("history.yml")
+_REPLICATED = ("the same in every one", "held in every one", "not in every one", "none needed or recorded")
 _HOW = {"cell": "a cell", "derivation": "a derivation", "source": "a source", "not testable": "not testable"}
 
 
@@ -66,10 +68,14 @@ def ledger_html(claims=None, up="../"):
     rows = []
     for c in claims:
         link = f'<a href="{up}{c.home}.html#claim-{c.id}">{c.id}</a>'
+        found = replications(c)
+        held = f"<small>held in {found.count()[0]} of {found.count()[1]} replications</small>" if found else ""
+        kind = found.in_short() if found else _REPLICATED[-1]
         rows.append(
             f'<tr data-verdict="{c.verdict}" data-source="{c.source}" data-home="{page_name(c.home)}" '
-            f'data-how="{_HOW[c.settled]}"><th scope="row">{link}<br>{_verdict(c.verdict)}'
-            f"<small>{page_name(c.home)}, {_HOW[c.settled]}</small></th>"
+            f'data-how="{_HOW[c.settled]}" data-held="{kind}" data-distance="{found.distance if found else 1e9:.3g}">'
+            f'<th scope="row">{link}<br>{_verdict(c.verdict)}'
+            f"<small>{page_name(c.home)}, {_HOW[c.settled]}</small>{held}</th>"
             f'<td data-label="The text says">{escape(c.says)}</td>'
             f'<td data-label="What is true">{escape(c.condition)}</td></tr>'
         )
@@ -79,8 +85,15 @@ def ledger_html(claims=None, up="../"):
         "source": SOURCES,
         "home": [page_name(h) for h in homes],
         "how": list(_HOW.values()),
+        "held": _REPLICATED,
     }
-    labels = {"verdict": "Verdict", "source": "Source text", "home": "Page", "how": "Settled by"}
+    labels = {
+        "verdict": "Verdict",
+        "source": "Source text",
+        "home": "Page",
+        "how": "Settled by",
+        "held": "Replications",
+    }
     selects = "".join(
         f'<label>{labels[axis]} <select data-axis="{axis}"><option value="">all</option>'
         + "".join(f"<option>{escape(value)}</option>" for value in values)
@@ -90,7 +103,9 @@ def ledger_html(claims=None, up="../"):
     table = _table("All claims", ["claim", "the text says", "what is true"], rows, "lc-blocks")
     return (
         '<div class="lc-ledger"><form class="lc-ledger-filter" hidden>'
-        f'{selects}<label>Search <input type="search" data-axis="words"></label>'
+        f'{selects}<label>Order <select data-order><option value="">by number</option>'
+        '<option value="distance">nearest to its bound first</option></select></label>'
+        '<label>Search <input type="search" data-axis="words"></label>'
         f'<button type="reset">Show all</button></form><p class="lc-ledger-count" role="status">{len(claims)} claims'
         f"</p>{table}</div>"
     )
@@ -128,3 +143,48 @@ def history_html(up="../"):
             f'<td data-label="Why">{escape(" ".join(e["why"].split()))}</td></tr>'
         )
     return _table("Claims whose verdict changed", ["claim", "was", "is", "why"], rows, "lc-blocks")
+
+
+def replicated_html(root, up="../"):
+    r"""What was replicated, page by page, and the ten results that are nearest to their bounds.
+
+    `root` is the folder of the notebooks, `up` leads from the page of the tables to the root of the site.
+    """
+    found, rows = judged(root, load_claims()), []
+    for page, origin in ((p, origins().get(p.partition("/")[2])) for p in dict.fromkeys(j.page for j in found)):
+        mine = [j.replications for j in found if j.page == page]
+        runs = max(r.count()[1] for r in mine)
+        held = sum(all(r.held.values()) for r in mine)
+        rows.append(
+            (
+                page,
+                f'<tr><th scope="row"><a href="{up}{page}.html">{page_name(page)}</a></th>'
+                f'<td data-label="Replications">{runs}</td><td data-label="Checked results">{len(mine)}</td>'
+                f'<td data-label="Held in every one">{held}</td>'
+                f'<td data-label="Recorded">{origin["date"]}, commit {escape(origin["commit"])}, torch '
+                f"{escape(origin['torch'])}, numpy {escape(origin['numpy'])}, {escape(origin['processor'])}</td>"
+                f'<td data-label="Minutes">{origin["seconds"] / 60:.0f}</td></tr>',
+            )
+        )
+    rows = [row for _, row in sorted(rows, key=lambda row: (not row[0].startswith("chapters"), row[0]))]
+    head = ["page", "replications", "checked results", "held in every one", "recorded", "minutes"]
+    pages = _table("Replications, page by page", head, rows, "lc-blocks")
+    rows = []
+    for j in found[:10]:
+        place = f"#claim-{j.check}" if re.fullmatch(r"S\d-\w+", j.check) else ""
+        counts = (
+            f"{h} of {n} with {words}" for words, (h, n) in ((w, j.replications.count(k)) for k, w in KINDS.items())
+        )
+        rows.append(
+            f'<tr><th scope="row"><a href="{up}{j.page}.html{place}">{page_name(j.page)}, {escape(j.check)}</a></th>'
+            f'<td data-label="What is said">{escape(j.says)}</td>'
+            f'<td data-label="Checked"><code>{escape(j.relation)}</code></td>'
+            f'<td data-label="Held">{", ".join(counts)}</td>'
+            f'<td data-label="Spreads to the bound">{j.replications.distance:.1f}</td></tr>'
+        )
+    head = ["place", "what is said", "checked", "held", "spreads to the bound"]
+    return (
+        pages
+        + "<h2>The ten that are nearest to their bounds</h2>"
+        + _table("The thinnest ten", head, rows, "lc-blocks")
+    )

@@ -79,6 +79,14 @@ class Relation:
         """
         return _truth(self._tree, values)
 
+    def margins(self, **values):
+        r"""How far each comparison that must hold is from its bound (positive: it holds), in the order of the text.
+
+        Of ``a < b`` it is b - a; of comparisons joined by "or" the largest; an equality and a bare truth value have
+        none, which counts as infinitely far.
+        """
+        return _margins(self._tree, values)
+
     def __repr__(self):
         return f"Relation({self.text!r})"
 
@@ -124,3 +132,23 @@ def _value(node, values):
             return all(_COMPARE[type(op)](a, b) for op, a, b in pairs)
         case ast.Call():
             return _CALLS[node.func.id](*(_value(part, values) for part in node.args))
+
+
+_TOWARDS = {ast.Lt: -1, ast.LtE: -1, ast.Gt: 1, ast.GtE: 1}
+
+
+def _margins(node, values):
+    far = float("inf") if _truth(node, values) else -float("inf")
+    match node:
+        case ast.BoolOp(op=ast.And()):
+            return [margin for part in node.values for margin in _margins(part, values)]
+        case ast.BoolOp():
+            return [max(min(_margins(part, values)) for part in node.values)]
+        case ast.UnaryOp(op=ast.Not()):
+            return [-min(_margins(node.operand, values))]
+        case ast.Compare():
+            terms = [_value(part, values) for part in (node.left, *node.comparators)]
+            pairs = zip(node.ops, terms, terms[1:], strict=False)
+            return [_TOWARDS[type(op)] * (a - b) if type(op) in _TOWARDS else far for op, a, b in pairs]
+        case _:
+            return [far]

@@ -2,18 +2,20 @@ r"""The Sphinx extension of the course: what the book's pages need beyond Jupyte
 
 It tells kernels that a book is being built, keys the notebook cache, adds our style and scripts and the directives
 of the appendix, links first uses of terms, shows docstrings as they stand, makes warnings errors, points the launch
-buttons to the published branch, repairs what the theme leaves inaccessible, writes the site map, and stops a build
-whose pages would ask another host for anything.
+buttons to the published branch, says at the top of a page that a result came out differently, repairs what the theme
+leaves inaccessible, writes the site map, and stops a build whose pages would ask another host for anything.
 """
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 from .cache import book_environment, cache_key, cache_path
+from .claim_box import MARK
 from .directives import DIRECTIVES
 from .docstrings import is_noise, readable
 from .glossary_links import link_first_uses
@@ -61,6 +63,18 @@ def launched_from(url: str, branch: str) -> str:
     return url
 
 
+_DIFFERS = (
+    '<aside class="lc-differs" role="note"><p><strong>On this machine something came out differently.</strong> '
+    "The boxes below that look like this one say what. Text and verdicts speak of the published run.</p></aside>"
+)
+
+
+def _say_what_differs(app, pagename, templatename, context, doctree) -> None:
+    body = context.get("body") or ""
+    if MARK in body:
+        context["body"] = re.sub(r"(</h1>)", lambda end: end[1] + _DIFFERS, body, count=1)
+
+
 def _docstring_as_it_stands(app, what, name, obj, options, lines) -> None:
     # ours are plain text with formulas, in which reStructuredText would see marks of its own
     if what != "module" and lines:
@@ -100,6 +114,7 @@ def setup(app: Sphinx) -> dict:
     app.add_config_value("lora_course_look", "", "html")
     app.connect("config-inited", _prepare)
     app.connect("html-page-context", _launch_from_published, priority=600)
+    app.connect("html-page-context", _say_what_differs)
     app.connect("autodoc-process-docstring", _docstring_as_it_stands)
     app.connect("autodoc-skip-member", _without_noise)
     app.connect("doctree-resolved", link_first_uses)

@@ -17,4 +17,7 @@ def test_versions_are_those_that_are_installed():
 
 
 def test_directives_have_the_names_that_pages_use():
-    assert set(DIRECTIVES) == {"claims-ledger", "claims-counts", "claims-history", "build-environment"}
+    assert set(DIRECTIVES) == {
+        *("claims-ledger", "claims-counts", "claims-history", "claims-replicated"),
+        "build-environment",
+    }

@@ -132,6 +132,7 @@ def main() -> None:
     print("==", subprocess.check_output([python, "--version"], text=True).strip(), flush=True)
     # -P and no PYTHONPATH: the installed copy is tested, not the tree beside the tests
     os.environ.pop("PYTHONPATH", None)
+    os.environ["LORA_COURSE_STRICT"] = "1"  # a result that differs is an error here, a box on a reader's machine
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # else every kernel prints four lines of warning
     pytest = [python, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     notebooks = args.notebooks or [*sorted((ROOT / "chapters").glob("*.ipynb")), *(ROOT / "appendix").glob("*.ipynb")]

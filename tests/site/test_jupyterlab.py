@@ -20,6 +20,7 @@ def draw(r, alpha):
     ax.set_title(f"Python computed {1000 * alpha // r}")
     return fig
 """,
+    "differs": "from lora_course.book import observed\nobserved('most are right', 'share > 0.7', share=1 / 2)",
     "show": "explore(draw, alt=lambda r, alpha: f'A line of slope {alpha / r:g}.', caption='x', "
     "r=[1, 2, 4, 8], alpha=[8, 16])",
 }
@@ -44,6 +45,7 @@ def lab(tmp_path_factory):
     own |= {f"JUPYTERLAB_{name}_DIR": str(home / name.lower()) for name in ("SETTINGS", "WORKSPACES")}
     env = os.environ | own | {"IPYTHONDIR": str(home / "ipython"), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     env.pop("LORA_COURSE_BOOK_BUILD", None)  # a page of the book would be drawn instead of live sliders
+    env.pop("LORA_COURSE_STRICT", None)  # a reader's notebook goes on
     options = [
         "--no-browser",
         "--allow-root",
@@ -75,7 +77,7 @@ def notebook(lab, browser):
     page = context.new_page()
     page.set_default_timeout(MINUTES)
     page.goto(f"{lab}lab/tree/sliders.ipynb?reset")
-    page.locator(".jp-Notebook .jp-CodeCell").nth(1).wait_for()
+    page.locator(".jp-Notebook .jp-CodeCell").nth(len(CELLS) - 1).wait_for()
     # with no kernel, "Run All" does nothing or asks in a dialog for one: then take what it offers
     page.add_locator_handler(page.locator(".jp-Dialog"), lambda dialog: dialog.locator(".jp-mod-accept").click())
     # the circle beside the kernel's name says idle before there is a kernel; the status bar does not
@@ -113,3 +115,9 @@ def test_sliders_call_python(notebook):
     notebook.get_by_role("button", name="Reset").click()
     notebook.locator(".lc-explore svg text", has_text="Python computed 4000").wait_for()
     assert notebook.locator(".lc-error").count() == 0
+
+
+def test_a_result_that_differs_is_a_box_and_stops_nothing(notebook):
+    box = notebook.locator(".jp-OutputArea-output .lc-differs")
+    assert box.count() == 1 and box.is_visible()  # and the sliders of the cell below it are there
+    assert "share = 0.500, instead of share > 0.7" in box.inner_text()

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from lora_course.book.claims import load_claims
+from lora_course.book.replications import replications
 from tests.site.browser import SITE
 
 PAGE = "appendix/ledger.html"
@@ -33,6 +34,25 @@ def test_choices_combine_and_the_button_undoes_them(ledger):
     ledger.get_by_role("button", name="Show all").click()
     ledger.wait_for_timeout(50)
     assert shown(ledger) == len(load_claims())
+
+
+def test_order_puts_the_thinnest_first_and_back(ledger):
+    ids = ledger.locator(".lc-ledger tbody th a")
+    before = ids.all_inner_texts()
+    ledger.locator("[data-order]").select_option("distance")
+    distances = [float(row.get_attribute("data-distance")) for row in ledger.locator(".lc-ledger tbody tr").all()]
+    assert distances == sorted(distances) and ids.all_inner_texts() != before
+    ledger.get_by_role("button", name="Show all").click()
+    ledger.wait_for_timeout(50)
+    assert ids.all_inner_texts() == before
+
+
+def test_replications_can_be_chosen_and_rows_say_how_many_held(ledger):
+    ledger.locator("[data-axis=held]").select_option("held in every one")
+    chosen = ledger.locator(".lc-ledger tbody tr:visible")
+    wanted = [c for c in load_claims().values() if (r := replications(c)) and r.in_short() == "held in every one"]
+    assert chosen.count() == len(wanted) > 0
+    assert "held in 24 of 24 replications" in chosen.first.inner_text()
 
 
 def test_search_looks_at_words_and_numbers(ledger):

@@ -1,4 +1,5 @@
-/* The ledger's filter: hides the rows of claims that do not match; without this script the whole table shows. */
+/* The ledger's filter and order: hides the rows of claims that do not match, puts the thinnest first if asked;
+   without this script the whole table shows. */
 (() => {
   "use strict";
   // whether a formula is written r = 8 or r=8 makes no difference
@@ -10,7 +11,13 @@
     const texts = rows.map((row) => tight("claim " + row.textContent));
     const fields = [...form.querySelectorAll("[data-axis]")];
 
+    const order = form.querySelector("[data-order]");
+    const body = root.querySelector("tbody");
+
     const show = () => {
+      const key = order.value;
+      const far = (row) => Number(row.dataset[key].replace("inf", "Infinity"));
+      body.append(...(key ? [...rows].sort((a, b) => far(a) - far(b) || 0) : rows));
       const words = tight(fields.find((f) => f.dataset.axis === "words").value).split(/\s+/);
       const chosen = fields.filter((f) => f.dataset.axis !== "words" && f.value);
       let shown = 0;
