@@ -16,6 +16,7 @@ from lora_course.theory import (
     scale_bits,
     training_bytes,
 )
+from lora_course.theory.fine_tuning_memory import LOSS_BYTES
 
 SMALL = replace(QWEN3_0_6B, hidden=64, layers=3, heads=4, kv_heads=2, head_dim=32, intermediate=160, vocabulary=500)
 
@@ -106,9 +107,62 @@ def test_activations_are_of_the_size_that_autograd_keeps():
 
 def test_checkpointing_and_tokens():
     for shapes in (QWEN3_0_6B, QWEN3_8B):
-        plain, less = (activation_bytes(shapes, 1000, checkpointing=c) for c in (False, True))
-        assert less < plain / 2 and activation_bytes(shapes, 2000) == 2 * less and activation_bytes(shapes, 0) == 0
+        plain, less = (activation_bytes(shapes, 1000, c, fused_loss=True) for c in (False, True))
+        assert less < plain / 2
+        assert activation_bytes(shapes, 2000) == 2 * activation_bytes(shapes, 1000) and activation_bytes(shapes, 0) == 0
     assert fine_tuning_memory(QWEN3_8B, 8, tokens=10).activations == activation_bytes(QWEN3_8B, 10)
+
+
+def peak_bytes(act):
+    """The most bytes of tensors that live at once while act runs, on top of what there was before."""
+    profiler = torch.profiler
+    with profiler.profile(activities=[profiler.ProfilerActivity.CPU], profile_memory=True) as run:
+        act()
+    events = [e for e in run.profiler.kineto_results.events() if e.name() == "[memory]"]
+    live = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    return peak
+
+
+def test_the_loss_of_transformers_peaks_at_the_bytes_that_are_counted():
+    loss_utils = pytest.importorskip("transformers.loss.loss_utils")
+    n, vocabulary = 64, 20_000
+    head = torch.ones(vocabulary, 8, dtype=torch.bfloat16)
+    x = torch.ones(1, n, 8, dtype=torch.bfloat16, requires_grad=True)
+    labels = torch.zeros(1, n, dtype=torch.int64)
+
+    def loss():
+        logits = x @ head.T
+        return logits, loss_utils.ForCausalLMLoss(logits, labels, vocabulary)
+
+    def forward():
+        loss()
+
+    def backward():
+        logits, value = loss()
+        value.backward()
+
+    forward()  # what is made once at the first call is not counted
+    backward()
+    per_entry = [peak_bytes(act) / (n * vocabulary) for act in (forward, backward)]
+    assert per_entry == pytest.approx([10, LOSS_BYTES], rel=0.01)
+    whole, fused = (activation_bytes(QWEN3_8B, 1, fused_loss=f) for f in (False, True))
+    s = QWEN3_8B
+    layer = 2 * (4 * s.hidden + 3 * (s.heads + s.kv_heads) * s.head_dim + 4 * s.intermediate)
+    assert whole - fused == LOSS_BYTES * s.vocabulary - layer > 0  # the two peaks come one after the other
+
+
+def test_what_is_not_quantized_is_cast_by_peft():
+    peft = pytest.importorskip("peft")
+    model = qwen(SMALL).to(torch.bfloat16)
+    peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}  # all that is no 4-bit parameter
+    plain, cast = (fine_tuning_memory(QWEN3_8B, 16, bits=4, rest_bytes=b) for b in (2, 4))
+    rest = QWEN3_8B.base_parameters() - linear_parameters(QWEN3_8B)
+    assert cast.weights - plain.weights == 2 * rest and round(2 * rest / 1e9, 2) == 2.49
+    assert cast[1:] == plain[1:]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +175,9 @@ def test_checkpointing_and_tokens():
         ({"r": 4, "targets": ["query"]}, ValueError, "targets"),
         ({"r": 0}, ValueError, "r must"),
         ({"r": 4, "checkpointing": 1}, TypeError, "checkpointing"),
+        ({"r": 4, "fused_loss": 1}, TypeError, "fused_loss"),
+        ({"r": 4, "rest_bytes": 4}, ValueError, "rest_bytes"),
+        ({"r": 4, "bits": 4, "rest_bytes": 3}, ValueError, "rest_bytes"),
     ],
 )
 def test_bad_input_is_named(options, error, what):
