@@ -58,7 +58,7 @@ def baseline(answer) -> str | None:
         (norm / d, "That is r = 1. Multiply by r."),
     ]
     # the paper's column has two decimals, so 0.08 is right, too
-    return first_match(answer, r * norm / d, mistakes, "Use r ‖W‖ / √(dk) with d = k = 12288.", rtol=1e-2)
+    return first_match(answer, r * norm / d, mistakes, "Use r ‖W‖ / √(mk) with m = k = 12288.", rtol=1e-2)
 
 
 def overlap(answer):
