@@ -90,8 +90,8 @@ def differences(notebook) -> list[str]:
         for out in cell.get("outputs", []):
             data = out.get("data", {})
             if MARK in data.get("text/html", ""):
-                text = " ".join(data.get("text/plain", "").split())
-                found.append(f"cell {cell.get('id')!r}: {text if len(text) < 400 else text[:400] + ' ...'}")
+                text = " ".join(data.get("text/plain", "").splitlines()[:2])  # of a claim's box, its head
+                found.append(f"cell {cell.get('id')!r}: {text}")
     return found
 
 
