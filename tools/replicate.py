@@ -12,7 +12,10 @@ its table goes to lora_course/book/replications. At the end the checks that are 
 import argparse
 import ast
 import csv
+import functools
 import hashlib
+import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -20,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -80,6 +84,42 @@ class Stripped(ast.NodeTransformer):
         return node
 
 
+@functools.cache
+def rests_on(path: Path) -> frozenset[str]:
+    """Files of the package on which a notebook's results rest: where what it imports is defined, and so on from there.
+
+    A package's __init__ that only hands a name on does not count, nor what makes a page of a notebook.
+    """
+    code = "\n".join(source for _, _, source in read_notebook(path).cells("code"))
+    found, pending = {}, list(imported(parse_cell(code), ""))
+    while pending:
+        name = pending.pop()
+        module = sys.modules.get(name) or importlib.import_module(name)
+        if name not in found and not name.startswith("lora_course.book"):
+            found[name] = Path(module.__file__).relative_to(ROOT).as_posix()
+            if Path(module.__file__).name != "__init__.py":
+                pending += imported(ast.parse(Path(module.__file__).read_text("utf8")), module.__package__)
+    data = [f.relative_to(ROOT).as_posix() for f in (ROOT / "lora_course" / "labs").rglob("*.csv")]
+    texts = any("tinylm" in file for file in found.values())
+    return frozenset([*found.values(), *(data if texts else [])])
+
+
+def imported(tree: ast.AST, package: str):
+    """Modules of lora_course that a syntax tree imports, or in which the names are defined that it imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("lora_course"))
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package or None)
+            if base.startswith("lora_course"):
+                module = importlib.import_module(base)
+                for alias in node.names:
+                    value = getattr(module, alias.name, None)
+                    name = getattr(value, "__module__", None) or getattr(value, "__name__", None)
+                    name = value.__name__ if isinstance(value, types.ModuleType) else name
+                    yield name if isinstance(name, str) and name.startswith("lora_course") else base
+
+
 def digest_of(file: str) -> str:
     """Hash of a file of the package; empty if it has gone."""
     path = ROOT / file
@@ -93,7 +133,7 @@ def kept(path: Path, variant: str) -> dict | None:
         return None
     run = json.loads(file.read_text("utf8"))
     fits = run["computation"] == computation(path)
-    return run if fits and all(digest_of(name) == known for name, known in run["files"].items()) else None
+    return run if fits and all(run["files"].get(name) == digest_of(name) for name in rests_on(path)) else None
 
 
 def replicate(path: Path, variant: str) -> dict:

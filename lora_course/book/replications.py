@@ -131,7 +131,7 @@ class Replications:
 
 def _distance(margins):
     if len(margins) < 2 or not all(map(_finite, margins)):
-        return float("inf") if all(m > 0 for m in margins) else -float("inf")
+        return float("inf") if all(m >= 0 for m in margins) else -float("inf")
     spread, mean = statistics.stdev(margins), statistics.fmean(margins)
     if spread <= 1e-12 * max(map(abs, margins), default=0):
         return float("inf") if mean >= 0 else -float("inf")
