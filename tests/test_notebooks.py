@@ -69,6 +69,11 @@ def test_citations_exist_and_nothing_is_fetched(notebook):
     none_of(chapter_rules.page_problems(notebook, BIBLIOGRAPHY))
 
 
+@every_notebook
+def test_one_letter_has_one_meaning(notebook):
+    none_of(chapter_rules.symbol_problems(notebook))
+
+
 def test_labels_are_unique_in_the_whole_book():
     none_of(chapter_rules.label_problems(NOTEBOOKS))
 
@@ -285,6 +290,21 @@ def test_formula_that_sphinx_would_break_is_found(tree):
     [problem] = all_problems(tree, tree[1](replaced("title", source + "\n\n$$\na\\\\b\n\\tag{1.1}\n$$")))
     assert "cell 'title': has \\tag and a row break" in problem
     assert all_problems(tree, tree[1](replaced("title", source + "\n\n$$\na\\cr b\n\\tag{1.1}\n$$"))) == []
+
+
+@pytest.mark.parametrize(
+    "first,second",
+    [
+        ("Let $A$ $(r,k)$ be random.", "Let $A$ be a $(d,d)$ matrix."),
+        ("Let $n$ be the number of examples.", "where $n$ is the number of layers"),
+    ],
+)
+def test_letter_with_two_meanings_is_found(tree, first, second):
+    notebook = tree[1]([*GOOD, ("markdown", "one", first), ("markdown", "two", second)])
+    [problem] = chapter_rules.symbol_problems(notebook)
+    assert "'one'" in str(problem) and "'two'" in str(problem)
+    again = tree[1]([*GOOD, ("markdown", "one", first), ("markdown", "two", first)])
+    assert list(chapter_rules.symbol_problems(again)) == []
 
 
 def test_label_that_comes_twice_is_found(tree):

@@ -86,6 +86,25 @@ def page_problems(notebook, bibliography):
                 yield Problem(notebook.file, name, r"has \tag and a row break \\ in one formula: write \cr")
 
 
+_SHAPE = re.compile(
+    r"\$(\\?[A-Za-z]+)\$ (?:be (?:an? |any |any fixed |a real |the )?)?(?:of shape )?\$\(([a-zA-Z0-9+\-\\, ]+)\)\$"
+)
+_COUNT = re.compile(r"\$(\\?[A-Za-z]+)\$,? (?:is|be|for|counts|denotes) the number of ([a-z]+)")
+
+
+def symbol_problems(notebook):
+    r"""Letters that a chapter gives two shapes, or makes the number of two things."""
+    found = {}
+    for name, _, source in notebook.cells("markdown"):
+        for pattern, what in ((_SHAPE, "the shape ({})"), (_COUNT, "the number of {}")):
+            for letter, meaning in pattern.findall(source):
+                found.setdefault((letter, what), {}).setdefault(meaning.replace(" ", "").replace("\\,", ""), name)
+    for (letter, what), meanings in found.items():
+        if len(meanings) > 1:
+            both = " and in cell ".join(f"{cell!r} {what.format(meaning)}" for meaning, cell in meanings.items())
+            yield Problem(notebook.file, "", f"${letter}$ has in cell {both}: one letter, one meaning")
+
+
 def label_problems(notebooks):
     r"""Labels of theorems and exercises that come twice: they belong to the whole book."""
     seen = {}
