@@ -57,7 +57,9 @@ def environment(variant: str) -> dict[str, str]:
     kind, _, number = variant.partition("-")
     threads = number if kind == "threads" else "1"
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return dict.fromkeys(names, threads) | VARIANTS[variant] | {"TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
+    # passive: four threads on two cores must not wait for each other in busy loops
+    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
+    return dict.fromkeys(names, threads) | VARIANTS[variant] | quiet
 
 
 def computation(path: Path) -> str:
