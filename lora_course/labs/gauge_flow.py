@@ -74,3 +74,45 @@ def gradient_flow(
         points.append(moved(p, [k1, k2, k3, k4], [h / 6, h / 3, h / 3, h / 6]))
         slopes.append(slope(points[-1]))
     return Flow(points, slopes)
+
+
+def _skew(n, source):
+    S = source.normal(size=(n, n))
+    return (S - S.T) / np.linalg.norm(S - S.T, 2)
+
+
+def _turn(S):
+    """A rotation, near to I + S for small S (Cayley)."""
+    return np.linalg.solve(np.eye(len(S)) - S / 2, np.eye(len(S)) + S / 2)
+
+
+class Loop:
+    r"""A small circle of W, turned by rotations from both sides: W(t) = L(t) B A R(t), 0 <= t <= 1, with W(1) = W(0).
+
+    L = turn(size (x X + y Y)) with x = cos 2πt - 1, y = sin 2πt, and R likewise; so the loop encloses the area π size²
+    in the plane of the velocities (X B, A X') and (Y B, A Y') at `start`, a balanced pair with singular values from 1
+    to 1/2. `axes` is ((X, Y), (X', Y')), random skew matrices with the largest singular value 1.
+    """
+
+    def __init__(self, r: int, size: float, seed: int = 1, d: int = 8, k: int = 7):
+        source = np.random.default_rng(seed)
+        left = np.linalg.qr(source.normal(size=(d, r)))[0]
+        right = np.linalg.qr(source.normal(size=(k, r)))[0].T
+        root = np.sqrt(np.geomspace(1, 0.5, r))
+        self.start = Factors(left * root, root[:, None] * right)
+        self.axes = [[_skew(n, source) for _ in "xy"] for n in (d, k)]
+        self.size = positive("size", size)
+
+    def turned(self, t: float) -> Factors:
+        r"""The start, turned along with W: a closed curve of pairs."""
+        x, y = np.cos(2 * np.pi * t) - 1, np.sin(2 * np.pi * t)
+        L, R = (_turn(self.size * (x * X + y * Y)) for X, Y in self.axes)
+        return Factors(L @ self.start.B, self.start.A @ R)
+
+    def W(self, t: float) -> np.ndarray:
+        r"""Return W(t), (d, k)."""
+        return self.turned(t).W
+
+    def velocity(self, t: float, h: float = 1e-5) -> np.ndarray:
+        r"""Return W'(t), by a central difference."""
+        return (self.W(t + h) - self.W(t - h)) / (2 * h)

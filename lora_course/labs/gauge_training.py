@@ -7,8 +7,12 @@ A race trains all gauges s and all learning rates at once, stacked along a first
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import nn
 
+from lora_course.adapters import LoRALinear
 from lora_course.labs._checks import at_least, choice, positive
+from lora_course.theory.geometry import RowFactors
 
 METHODS = ("gd", "adam", "preconditioned")
 DIVERGED = 1e6  # times the first loss
@@ -80,6 +84,29 @@ def gauge_race(target, B, A, method: str, *, scales, rates, steps: int) -> Gauge
             B[lost], A[lost], alive = *start, alive & ~lost
     shape = len(scales), len(rates)
     return GaugeRace(scales, rates, (losses / losses[0, 0]).reshape(-1, *shape), (B @ A).reshape(*shape, *target.shape))
+
+
+def steps_of(make, start, target, count: int) -> list:
+    r"""Return [(pair, step)] of an optimizer of PyTorch on ½ ‖B A - target‖², from `start` = (B, A), for `count` steps.
+
+    `make(layer)` returns the optimizer of a LoRALinear in float64; the pair, RowFactors, is the one before the step,
+    and the step (dB, dA) is what was subtracted from it.
+    """
+    (d, r), k = start.B.shape, start.A.shape[1]
+    layer = LoRALinear(nn.Linear(k, d, bias=False, dtype=torch.float64), r=r, alpha=r)
+    factors, target, taken = (layer.lora_B, layer.lora_A), torch.as_tensor(target), []
+    with torch.no_grad():
+        for factor, value in zip(factors, (start.B, start.A), strict=True):
+            factor.copy_(torch.as_tensor(value))
+    optimizer = make(layer)
+    for _ in range(at_least("count", count, 1)):
+        B, A = (factor.detach().numpy().copy() for factor in factors)
+        optimizer.zero_grad()
+        (0.5 * ((layer.delta_weight() - target) ** 2).sum()).backward()
+        optimizer.step()
+        step = tuple(old - new.detach().numpy() for old, new in zip((B, A), factors, strict=True))
+        taken.append((RowFactors(B, A), step))
+    return taken
 
 
 def _direction(method, B, A, G, step, state):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lora_course.labs import gradient_flow
+from lora_course.labs.gauge_flow import Loop
 from lora_course.theory import adapter_parameters, degrees_of_freedom
 from lora_course.theory.geometry import EUCLIDEAN, INVARIANT, Factors, dimension_counts, parallel_transport
 
@@ -73,3 +74,13 @@ def test_the_path_of_a_flow_goes_through_its_points_with_their_velocities():
 def test_bad_input_of_a_flow_is_named(change, what):
     with pytest.raises(ValueError, match=what):
         gradient_flow(pair(4, 3, 2, 0), lambda W: W, INVARIANT.gradient, **change)
+
+
+@pytest.mark.parametrize("r", [1, 2, 3])
+def test_a_loop_is_closed_and_leaves_with_the_velocity_of_its_second_axis(r):
+    loop = Loop(r, 0.3)
+    assert np.allclose(loop.W(1), loop.W(0)) and not np.allclose(loop.W(0.5), loop.W(0))
+    (_, Y), (_, Z) = loop.axes
+    v = 2 * np.pi * 0.3 * (Y @ loop.start.W + loop.start.W @ Z)
+    assert np.allclose(loop.velocity(0), v, atol=1e-6)
+    assert np.allclose(loop.start.imbalance(), 0)

@@ -6,6 +6,7 @@ import torch
 
 from lora_course.adapters import loraplus_groups
 from lora_course.labs import GaugeExperiment, digits, gauge_race, low_rank_target, mlp
+from lora_course.labs.gauge_training import steps_of
 from lora_course.theory.geometry import INVARIANT, Factors
 
 d, k, r = 7, 5, 2
@@ -180,3 +181,15 @@ def test_bad_point_is_named_and_the_model_stays(experiment, change, what):
         experiment({"optimizer": "sgd", "gauge": 1, "lr": 0.1, "seed": 0} | change)
     assert all(p.requires_grad for p in experiment.model.parameters())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_steps_of_an_optimizer_are_those_of_the_race_and_start_where_they_should(seed):
+    T, B, A = problem(seed)
+    taken = steps_of(lambda layer: torch.optim.Adam([layer.lora_B, layer.lora_A], 0.01), Factors(B, A), T, 5)
+    assert np.allclose(taken[0][0].B, B) and np.allclose(taken[0][0].A, A)
+    for (p, step), (after, _) in zip(taken, taken[1:], strict=False):
+        assert np.allclose(p.B - step[0], after.B) and np.allclose(p.A - step[1], after.A)
+    race = gauge_race(T, B, A, "adam", scales=[1], rates=[0.01], steps=5)
+    for i, (p, _) in enumerate(taken):
+        assert np.isclose(((p.W - T) ** 2).sum() / ((B @ A - T) ** 2).sum(), race.losses[i, 0, 0])

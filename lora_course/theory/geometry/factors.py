@@ -31,8 +31,9 @@ class Factors:
     dB A + B dA, and it is *vertical* (W stands still) iff it is (B X, -X A). Which vectors are *horizontal* is not
     given by P: it needs a choice, here always that of a metric, see ``InvariantMetric`` and ``EuclideanMetric``.
 
-    LoRA's start, B = 0, is no point of P. `B_pinv` = B⁺ (r, d) and `A_pinv` = A⁺ (k, r) are computed once.
-    The factor `scaling` = alpha / r of an adapter is left out; put it into B or A.
+    LoRA's start, B = 0, is no point of P, but one of the larger bundle of ``RowFactors``. `B_pinv` = B⁺ (r, d) and
+    `A_pinv` = A⁺ (k, r) are computed once. The factor `scaling` = alpha / r of an adapter is left out; put it into B
+    or A.
 
     Raises ValueError if B and A do not fit, or one of them has a rank below r (to rounding).
     """
@@ -63,7 +64,7 @@ class Factors:
         M = square(self, "M", M)
         if np.linalg.matrix_rank(M) < len(M):
             raise ValueError("M must be invertible, its rank is below r")
-        return Factors(self.B @ M, np.linalg.solve(M, self.A))
+        return type(self)(self.B @ M, np.linalg.solve(M, self.A))
 
     def carry(self, vector, M):
         r"""The tangent vector (dB M, M⁻¹ dA) at ``act(M)``, to which the gauge M carries a vector of this point."""
@@ -97,7 +98,7 @@ class Factors:
         Along it W moves by t (dB A + B dA) + t² dB dA. Raises ValueError where a factor loses rank.
         """
         dB, dA = tangent(self, vector)
-        return Factors(self.B + dB, self.A + dA)
+        return type(self)(self.B + dB, self.A + dA)
 
     def retract_by_svd(self, Z):
         r"""The balanced point over the best approximation of rank r of W + Z: the embedded manifold's retraction.
@@ -137,6 +138,34 @@ class Factors:
         return self.B_pinv @ other.B
 
 
+class RowFactors(Factors):
+    r"""A point of P_A = {(B, A): A is (r, k), of rank r, and B is any (d, r)}, to which LoRA's start (0, A) belongs.
+
+    GL(r) acts freely here, too, since A alone determines M. P_A is a principal GL(r)-bundle over the pairs (V, W) of a
+    subspace V of R^k, of dimension r, and a (d, k) matrix W with its rows in V: the row space of A, and B A. Over W of
+    rank r there is one V, and this is the bundle P; over W = 0 each V is allowed, and the fiber is the orbit of (0, A).
+    `B_pinv` is the pseudoinverse of B, which jumps where B loses rank: nothing smooth may use it. What does not:
+    ``act``, ``carry``, ``vertical``, ``push``, ``retract``, ``gauge_to``, and ``DampedMetric``.
+
+    Raises ValueError if B and A do not fit, or A has a rank below r.
+    """
+
+    def __post_init__(self):
+        (B, _), (A, _) = matrix("B", self.B), matrix("A", self.A)
+        if B.shape[1] != A.shape[0]:
+            raise ValueError(f"B must be (d, r) and A (r, k) with the same r, got {B.shape} and {A.shape}")
+        vars(self).update(B=B, A=A, B_pinv=np.linalg.pinv(B), A_pinv=_left_inverse("A", A.T).T)
+
+    def gauge_to(self, other, rtol=1e-6):
+        r"""The only M, (r, r), with ``act(M)`` = other: A A'⁺. Raises ValueError unless both lie in one fiber."""
+        if other.shape == self.shape:
+            M = self.A @ other.A_pinv
+            misses = (np.linalg.norm(M @ other.A - self.A), np.linalg.norm(other.B - self.B @ M))
+            if misses[0] <= rtol * np.linalg.norm(self.A) and misses[1] <= rtol * (1 + np.linalg.norm(other.B)):
+                return M
+        raise ValueError("other must lie in the same fiber: its row space or its B A is another")
+
+
 def tangent(p, vector):
     r"""Return ``vector`` as a Tangent at the point p; ValueError unless it is a pair of p's shapes."""
     try:
@@ -148,7 +177,7 @@ def tangent(p, vector):
 
 def square(p, name, M):
     r"""Return M as a matrix (r, r) at the point p, or raise ValueError."""
-    return like(name, M, p.B_pinv @ p.B)
+    return like(name, M, np.empty((len(p.A), len(p.A))))
 
 
 def like(name, value, model):

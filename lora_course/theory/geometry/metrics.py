@@ -1,16 +1,19 @@
-r"""Two metrics on the pairs (B, A), and what each calls horizontal: the orthogonal complement of the fiber.
+r"""Three metrics on the pairs (B, A), and what each calls horizontal: the orthogonal complement of the fiber.
 
 B: (d, r), A: (r, k), v = (dB, dA) a tangent vector; vertical: (B X, -X A), X (r, r); S = BᵀB, T = A Aᵀ;
 G: (d, k) the gradient of a loss with respect to W = B A; the gradients of B and A are G Aᵀ and Bᵀ G.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from .._validate import positive_number
 from .factors import Tangent, like, tangent
 
 
 class Metric:
-    r"""What both metrics share: given ``inner`` and ``vertical_generator``, the rest is orthogonal projection."""
+    r"""What the metrics share: given ``inner`` and ``vertical_generator``, the rest is orthogonal projection."""
 
     def norm(self, p, v):
         r"""√ inner(p, v, v)."""
@@ -59,7 +62,8 @@ class InvariantMetric(Metric):
     M⁻¹ ω M. The metric that it gives the base is ‖P⊥ dW Q‖² + ‖P dW Q⊥‖² + ½ ‖P dW Q‖², P = B B⁺, Q = A⁺A: not the
     embedded one, which has 1 in place of ½. Since tr ω = ¼ d log(det S / det T), a horizontal curve keeps
     det S / det T, and the holonomy of a loop has determinant ±1. There are other invariant metrics, as
-    tr(S⁻¹ dBᵀdB) + tr(T⁻¹ dA dAᵀ), with other connections; this is the one that preconditions the gradient.
+    tr(S⁻¹ dBᵀdB) + tr(T⁻¹ dA dAᵀ), with other connections; this one measures the two parts of dW apart, and its
+    gradient is the preconditioned one.
 
     Source: Mishra, Adithya Apuroop and Sepulchre (2012); for LoRA Zhang and Pilanci (2024), Equation (2).
     """
@@ -74,6 +78,20 @@ class InvariantMetric(Metric):
         dB, dA = tangent(p, v)
         return (p.B_pinv @ dB - dA @ p.A_pinv) / 2
 
+    def curvature(self, p, u, v):
+        r"""The curvature form Ω(u, v), (r, r), of the connection ω, on the horizontal parts of u and v.
+
+        -[S_u, S_v] + ½ S⁻¹(dB_uᵀ P⊥ dB_v - dB_vᵀ P⊥ dB_u) + ½ (dA_u Q⊥ dA_vᵀ - dA_v Q⊥ dA_uᵀ) T⁻¹ with S_u = B⁺dB_u,
+        P⊥ = I - B B⁺ and Q⊥ = I - A⁺A: the exterior derivative of ω there. A small loop that encloses the parallelogram
+        of u and v has the holonomy I - Ω(u, v), to second order. 0 for r = 1; (B Y, Y A) and (B Z, Z A) give -[Y, Z].
+        """
+        (Bu, Au), (Bv, Av) = self.horizontal(p, u), self.horizontal(p, v)
+        Su, Sv = p.B_pinv @ Bu, p.B_pinv @ Bv
+        left = Bu.T @ (Bv - p.B @ Sv)
+        right = (Au - Su @ p.A) @ Av.T
+        half = p.B_pinv @ p.B_pinv.T @ (left - left.T) + (right - right.T) @ p.A_pinv.T @ p.A_pinv
+        return half / 2 - (Su @ Sv - Sv @ Su)
+
     def gradient(self, p, G):
         r"""The Riemannian gradient (G A⁺, B⁺G) = (G_B (A Aᵀ)⁻¹, (BᵀB)⁻¹ G_A): the preconditioned gradient.
 
@@ -85,6 +103,43 @@ class InvariantMetric(Metric):
 
     def _from_invariant(self, p, v):
         return v
+
+
+@dataclass(frozen=True)
+class DampedMetric(Metric):
+    r"""g_δ(v, v) = ‖dB A‖² + tr(dAᵀ(S + δ T⁻¹) dA), δ = `damping` > 0: invariant under GL(r), also where B = 0.
+
+    A metric on all pairs with A of rank r (``RowFactors``), and another one than the invariant metric, which it becomes
+    for δ -> 0 where B has full rank. v is horizontal iff BᵀdB = (S + δ T⁻¹) dA A⁺. Its gradient is the direction of
+    ``lora_course.adapters.PreconditionedSGD`` with this damping, which is therefore horizontal here, exactly, from
+    LoRA's start on; in the invariant metric it is not.
+
+    Raises ValueError unless damping is a positive number.
+    """
+
+    damping: float
+
+    def __post_init__(self):
+        positive_number("damping", self.damping)
+
+    def _right(self, p):
+        return p.B.T @ p.B + self.damping * p.A_pinv.T @ p.A_pinv
+
+    def inner(self, p, u, v):
+        r"""⟨dB_u A, dB_v A⟩ + tr(dA_uᵀ (S + δ T⁻¹) dA_v), a float."""
+        u, v = tangent(p, u), tangent(p, v)
+        return float(((u.dB @ p.A) * (v.dB @ p.A)).sum() + (u.dA * (self._right(p) @ v.dA)).sum())
+
+    def vertical_generator(self, p, v):
+        r"""The connection form (2 S + δ T⁻¹)⁻¹ (BᵀdB - (S + δ T⁻¹) dA A⁺), (r, r)."""
+        dB, dA = tangent(p, v)
+        right = self._right(p)
+        return np.linalg.solve(p.B.T @ p.B + right, p.B.T @ dB - right @ dA @ p.A_pinv)
+
+    def gradient(self, p, G):
+        r"""(G A⁺, (S + δ T⁻¹)⁻¹ BᵀG): what PreconditionedSGD subtracts, for ``scaling`` = 1 and without momentum."""
+        G = like("G", G, p.W)
+        return Tangent(G @ p.A_pinv, np.linalg.solve(self._right(p), p.B.T @ G))
 
 
 class EuclideanMetric(Metric):
