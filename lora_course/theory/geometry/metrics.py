@@ -85,12 +85,12 @@ class InvariantMetric(Metric):
         P⊥ = I - B B⁺ and Q⊥ = I - A⁺A: the exterior derivative of ω there. A small loop that encloses the parallelogram
         of u and v has the holonomy I - Ω(u, v), to second order. 0 for r = 1; (B Y, Y A) and (B Z, Z A) give -[Y, Z].
         """
-        (Bu, Au), (Bv, Av) = self.horizontal(p, u), self.horizontal(p, v)
-        Su, Sv = p.B_pinv @ Bu, p.B_pinv @ Bv
-        left = Bu.T @ (Bv - p.B @ Sv)
-        right = (Au - Su @ p.A) @ Av.T
+        (B_u, A_u), (B_v, A_v) = self.horizontal(p, u), self.horizontal(p, v)
+        S_u, S_v = p.B_pinv @ B_u, p.B_pinv @ B_v
+        left = B_u.T @ (B_v - p.B @ S_v)
+        right = (A_u - S_u @ p.A) @ A_v.T
         half = p.B_pinv @ p.B_pinv.T @ (left - left.T) + (right - right.T) @ p.A_pinv.T @ p.A_pinv
-        return half / 2 - (Su @ Sv - Sv @ Su)
+        return half / 2 - (S_u @ S_v - S_v @ S_u)
 
     def gradient(self, p, G):
         r"""The Riemannian gradient (G A⁺, B⁺G) = (G_B (A Aᵀ)⁻¹, (BᵀB)⁻¹ G_A): the preconditioned gradient.
