@@ -101,18 +101,19 @@ def test_only_what_changed_runs_again(kept):
     path = notebook(kept, CELLS[0], "# restated\nobserved('positive', 'x > 0', x=x)\nassert x > 0")
     assert replicate.kept(path, "plain") == first
     assert replicate.kept(path, "seeds-1") is None
-    [(check, relation, result)] = replicate.judged(path, ["plain"])
+    [(check, relation, result, _)] = replicate.judged(path, replicate.kept_runs(path, ["plain"]))
     assert (check, relation, result.count()) == ("cell-1/1", "x > 0", (1, 1))
     assert replicate.kept(notebook(kept, CELLS[0], "observed('twice', 'x > 0', x=2 * x)"), "plain") is None
 
 
-def test_the_record_is_written_when_all_variants_are_there(kept):
+def test_the_record_is_written_when_all_variants_are_there(kept, monkeypatch):
     path = notebook(kept, CELLS[0], "observed('positive', 'x > 0', x=x)")
     run = replicate.replicate(path, "plain")
-    assert not replicate.write_record(path) and not (kept / "recorded").exists()
+    monkeypatch.setattr(sys, "argv", ["replicate", "--table", str(path)])
+    assert replicate.main() == 0 and not (kept / "recorded").exists()
     for variant in replicate.VARIANTS:
         (kept / "kept/one" / f"{variant}.json").write_text(json.dumps(run))
-    assert replicate.write_record(path)
+    assert replicate.main() == 0
     runs = replications.recorded("chapters/one", kept / "recorded")
     assert list(runs) == ["cell-1/1"] and list(runs["cell-1/1"]) == list(replicate.VARIANTS)
     assert runs["cell-1/1"]["seeds-3"]["x"] == pytest.approx(run["checks"][0]["values"]["x"], rel=1e-6)

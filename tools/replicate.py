@@ -172,10 +172,10 @@ def run_all(paths: list[Path], variants: list[str], executor: Executor) -> list[
     return died
 
 
-def recordable(path: Path, variant: str) -> dict[str, dict]:
+def recordable(run: dict) -> dict[str, dict]:
     """{check: {quantity: value}} of a kept run; an assert that ran often is one row, its smallest margin counts."""
     rows: dict[str, dict] = {}
-    for entry in kept(path, variant)["checks"]:
+    for entry in run["checks"]:
         if not entry["check"].startswith("assert "):
             rows[entry["check"]] = entry["values"]
             continue
@@ -186,28 +186,22 @@ def recordable(path: Path, variant: str) -> dict[str, dict]:
     return rows
 
 
-def found(path: Path, variants: list[str]) -> dict[str, dict[str, dict]]:
-    """{check: {variant: its entry in the kept run}} of a notebook, in the order of the page."""
-    checks: dict[str, dict[str, dict]] = {}
-    for variant in variants:
-        for entry in (kept(path, variant) or {"checks": []})["checks"]:
-            checks.setdefault(entry["check"], {})[variant] = entry
-    return checks
+def kept_runs(path: Path, variants: list[str]) -> dict[str, dict]:
+    """The kept runs of a notebook, {variant: run}."""
+    runs = {variant: kept(path, variant) for variant in variants}
+    return {variant: run for variant, run in runs.items() if run}
 
 
-def write_record(path: Path) -> bool:
-    """Write the table of a page whose variants have all run, and where it comes from; say whether they have."""
-    runs = {variant: kept(path, variant) for variant in VARIANTS}
-    if None in runs.values():
-        return False
+def write_record(path: Path, runs: dict[str, dict]) -> None:
+    """Write the table of a page from its runs {variant: run}, and where it comes from."""
     RECORDED.mkdir(exist_ok=True)
+    rows = {variant: recordable(run) for variant, run in runs.items()}
     with (RECORDED / f"{path.stem}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["check", "quantity", *VARIANTS])
-        rows = {variant: recordable(path, variant) for variant in VARIANTS}
+        writer.writerow(["check", "quantity", *runs])
         for check in dict.fromkeys(check for row in rows.values() for check in row):
             for quantity in dict.fromkeys(name for row in rows.values() for name in row.get(check, {})):
-                values = (rows[variant].get(check, {}).get(quantity) for variant in VARIANTS)
+                values = (row.get(check, {}).get(quantity) for row in rows.values())
                 writer.writerow([check, quantity, *("" if v is None else in_short(v) for v in values)])
     origin = {
         "computation": computation(path),
@@ -223,7 +217,6 @@ def write_record(path: Path) -> bool:
     (RECORDED / "origins.json").write_text(text + "\n", "utf8")
     replications.origins.cache_clear()
     replications.recorded.cache_clear()
-    return True
 
 
 def in_short(value) -> str:
@@ -243,38 +236,35 @@ def processor() -> str:
     return names[0].split(":", 1)[1].strip() if names else platform.processor() or "unknown"
 
 
-def judged(path: Path, variants: list[str]):
-    """(check, relation's text, its Replications) of each claim and guard of a notebook, from the kept runs."""
+def judged(path: Path, runs: dict[str, dict]):
+    """(check, relation's text, its Replications) of each claim and guard of a notebook, from its runs."""
     relations = {id: claim.relation for id, claim in load_claims().items() if claim.relation}
     notebook = json.loads(path.read_text("utf8"))
     relations |= {guard.check: Relation(guard.relation) for guard in replications.guards(notebook)}
-    for check, entries in found(path, variants).items():
-        if check in relations:
-            runs = {v: entries.get(v, {"values": {}})["values"] for v in variants if kept(path, v)}
-            yield check, relations[check].text, replications.Replications(relations[check], runs)
+    values = {variant: recordable(run) for variant, run in runs.items()}
+    for check in dict.fromkeys(check for row in values.values() for check in row if check in relations):
+        measured = {variant: row.get(check, {}) for variant, row in values.items()}
+        yield check, relations[check].text, replications.Replications(relations[check], measured), measured
 
 
 def table(paths: list[Path], variants: list[str]) -> list[str]:
     """Lines about what broke, raised or is thinner than it should be."""
     lines = []
     for path in paths:
-        done = [v for v in variants if kept(path, v)]
-        lines.append(f"{path.stem}: {len(done)} of {len(variants)} variants")
-        for variant in done:
-            for error in kept(path, variant)["errors"]:
+        runs = kept_runs(path, variants)
+        lines.append(f"{path.stem}: {len(runs)} of {len(variants)} variants")
+        for variant, run in runs.items():
+            for error in run["errors"]:
                 lines.append(f"  RAISED {variant}, cell {error['cell']}: {error['error'].strip().splitlines()[-1]}")
-        for check, entries in found(path, variants).items():
-            broke = [v for v in done if check.startswith("assert ") and not entries.get(v, {"holds": True})["holds"]]
-            if broke:
-                margins = {v: entries[v]["values"].get("margin") for v in broke}
-                lines.append(f"  BROKE {check} in {', '.join(f'{v} ({m})' for v, m in margins.items())}")
-        for check, relation, result in judged(path, variants):
+            for check, row in recordable(run).items():
+                if check.startswith("assert ") and not row["holds"]:
+                    lines.append(f"  BROKE {check} in {variant} (margin {row.get('margin')})")
+        for check, relation, result, measured in judged(path, runs):
             broke = [v for v, holds in result.held.items() if not holds]
             if broke or result.distance < replications.ENOUGH:
-                entries = found(path, variants)[check]
                 lines.append(f"  {'BROKE' if broke else 'THIN '} {check}: {relation}  [{result.distance:.1f} spreads]")
-                for name in dict.fromkeys(n for e in entries.values() for n in e["values"]):
-                    values = (f"{v}={in_short(e['values'][name])}" for v, e in entries.items() if name in e["values"])
+                for name in dict.fromkeys(name for values in measured.values() for name in values):
+                    values = (f"{v}={in_short(row[name])}" for v, row in measured.items() if name in row)
                     lines.append(f"      {name}: {' '.join(values)}")
                 if broke:
                     lines.append(f"      broke in {', '.join(broke)}")
@@ -306,6 +296,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once (default: cores)")
     parser.add_argument("--variants", default=",".join(VARIANTS), help="only these, with commas between")
     parser.add_argument("--table", action="store_true", help="run nothing: list what the kept runs found")
+    parser.add_argument("--partial", action="store_true", help="also record pages of which not all variants have run")
     parser.add_argument("--second", action="store_true", help="two notebooks, by date, in a second arithmetic; strict")
     args = parser.parse_args()
     paths = [path.resolve() for path in args.notebooks] or [ROOT / notebook.file for notebook in book_notebooks()]
@@ -326,9 +317,10 @@ def main() -> int:
         ]
         print("\n".join(lines) or f"  {' and '.join(path.name for path in paths)}: all holds in a second arithmetic")
         return 1 if lines else 0
-    if set(variants) == set(VARIANTS):
-        for path in paths:
-            write_record(path)
+    for path in paths:
+        runs = kept_runs(path, list(VARIANTS))
+        if set(runs) == set(VARIANTS) or (args.partial and "plain" in runs):
+            write_record(path, runs)
     print("\n".join([*table(paths, variants), *died]))
     return 1 if died else 0
 
