@@ -29,7 +29,7 @@ ENOUGH = 3.0  # spreads between mean and bound: nearer than this is called thin
 
 
 def kind_of(variant):
-    r"""The kind of a variant: "seeds" of "seeds-3"; the plain run is one of the arithmetics."""
+    r"""The kind of a variant: "seeds" of "seeds-3"; the plain run belongs to "arithmetic"."""
     return "arithmetic" if variant == "plain" else variant.partition("-")[0]
 
 
