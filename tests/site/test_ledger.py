@@ -52,8 +52,7 @@ def test_replications_can_be_chosen_and_rows_say_how_many_held(ledger):
     chosen = ledger.locator(".lc-ledger tbody tr:visible")
     wanted = [c for c in load_claims().values() if (r := replications(c)) and r.in_short() == "held in every one"]
     assert chosen.count() == len(wanted) > 0
-    held, runs = replications(wanted[0]).count()
-    assert held == runs and f"held in {held} of {runs} replications" in chosen.first.inner_text()
+    assert re.search(r"held in (\d+) of \1 replications", chosen.first.inner_text())
 
 
 def test_search_looks_at_words_and_numbers(ledger):
