@@ -5,6 +5,7 @@ not, abs, min and max, and nothing else; its value is True or False.
 """
 
 import ast
+import math
 import operator
 
 _BINARY = {
@@ -79,13 +80,13 @@ class Relation:
         """
         return _truth(self._tree, values)
 
-    def margins(self, **values):
+    def margins(self, values, ratio=False):
         r"""How far each comparison that must hold is from its bound (positive: it holds), in the order of the text.
 
-        Of ``a < b`` it is b - a; of comparisons joined by "or" the largest; an equality and a bare truth value have
-        none, which counts as infinitely far.
+        Of ``a < b`` it is b - a, or with ``ratio`` log(b / a), nan unless both are positive; of comparisons joined by
+        "or" the largest; an equality and a bare truth value have none, which counts as infinitely far.
         """
-        return _margins(self._tree, values)
+        return _margins(self._tree, values, _log_ratio if ratio else operator.sub)
 
     def __repr__(self):
         return f"Relation({self.text!r})"
@@ -137,18 +138,23 @@ def _value(node, values):
 _TOWARDS = {ast.Lt: -1, ast.LtE: -1, ast.Gt: 1, ast.GtE: 1}
 
 
-def _margins(node, values):
+def _log_ratio(a, b):
+    return math.log(a / b) if a > 0 and b > 0 else math.nan
+
+
+def _margins(node, values, apart):
     far = float("inf") if _truth(node, values) else -float("inf")
     match node:
         case ast.BoolOp(op=ast.And()):
-            return [margin for part in node.values for margin in _margins(part, values)]
+            return [margin for part in node.values for margin in _margins(part, values, apart)]
         case ast.BoolOp():
-            return [max(min(_margins(part, values)) for part in node.values)]
+            options = [min(_margins(part, values, apart)) for part in node.values]
+            return [math.nan if any(map(math.isnan, options)) else max(options)]
         case ast.UnaryOp(op=ast.Not()):
-            return [-min(_margins(node.operand, values))]
+            return [-min(_margins(node.operand, values, apart))]
         case ast.Compare():
             terms = [_value(part, values) for part in (node.left, *node.comparators)]
             pairs = zip(node.ops, terms, terms[1:], strict=False)
-            return [_TOWARDS[type(op)] * (a - b) if type(op) in _TOWARDS else far for op, a, b in pairs]
+            return [_TOWARDS[type(op)] * apart(a, b) if type(op) in _TOWARDS else far for op, a, b in pairs]
         case _:
             return [far]

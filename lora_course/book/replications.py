@@ -92,18 +92,17 @@ class Replications:
         held: {variant: whether it held there}; a run in which a quantity is missing counts as broken.
         distance: from mean to bound in units of the spread, for the comparison that is nearest to its bound. Runs
             of the same seeds and runs of other seeds are looked at apart, each with the standard deviation of its
-            own, and the smaller distance counts; infinite where nothing varies.
+            own, and the smaller distance counts; infinite where nothing varies. Where both sides are positive in every
+            run, the distance is that of differences or that of ratios (logarithms), whichever is larger: an error
+            that is now a tenth and now a thousandth varies by a factor.
     """
 
     def __init__(self, relation, runs):
         complete = {v: values for v, values in runs.items() if relation.names <= set(values)}
         self.held = {v: v in complete and relation(**complete[v]) for v in runs}
-        margins = {v: relation.margins(**values) for v, values in complete.items()}
-        groups = (
-            [m for v, m in margins.items() if kind_of(v) != "seeds"],
-            [m for v, m in margins.items() if kind_of(v) == "seeds" or v == "plain"],
-        )
-        self.distance = min((_distance(column) for group in groups for column in zip(*group, strict=True)), default=0.0)
+        same = [values for v, values in complete.items() if kind_of(v) != "seeds"]
+        other = [values for v, values in complete.items() if kind_of(v) == "seeds" or v == "plain"]
+        self.distance = min((d for group in (same, other) for d in _distances(relation, group)), default=0.0)
 
     def count(self, kind=None):
         r"""(in how many it held, how many there are), of all variants or of one kind."""
@@ -127,6 +126,13 @@ class Replications:
         held, runs = self.count()
         kinds = (f"{self.count(kind)[0]} of {self.count(kind)[1]} with {words}" for kind, words in KINDS.items())
         return f"held in {held} of {runs} replications: {', '.join(kinds)}"
+
+
+def _distances(relation, group):
+    differences = zip(*(relation.margins(values) for values in group), strict=True)
+    ratios = zip(*(relation.margins(values, ratio=True) for values in group), strict=True)
+    for plain, logarithms in zip(differences, ratios, strict=True):
+        yield _distance(plain) if any(m != m for m in logarithms) else max(map(_distance, (plain, logarithms)))
 
 
 def _distance(margins):

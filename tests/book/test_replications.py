@@ -33,14 +33,30 @@ def runs(values, kind="seeds"):
 )
 def test_a_margin_is_positive_exactly_where_the_comparison_holds(text, values, margins):
     relation = Relation(text)
-    assert relation.margins(**values) == margins
+    assert relation.margins(values) == margins
     assert relation(**values) is all(margin > 0 for margin in margins)
 
 
 def test_distance_is_mean_over_standard_deviation_of_the_nearest_comparison():
     values = [1.0, 1.1, 1.3]
-    found = Replications(Relation("a > 0.5 and a < 9"), runs(values))
-    assert found.distance == pytest.approx((statistics.fmean(values) - 0.5) / statistics.stdev(values))
+    found = Replications(Relation("a > -0.5 and a < 9"), runs(values))
+    assert found.distance == pytest.approx((statistics.fmean(values) + 0.5) / statistics.stdev(values))
+
+
+def test_what_varies_by_factors_is_measured_by_factors():
+    r"""Between 0.01 and 100, all above 0.001: differences would call it thin because of its largest values."""
+    values = [0.01, 0.1, 1.0, 10.0, 100.0]
+    logarithms = [math.log(value / 1e-5) for value in values]
+    found = Replications(Relation("a > 1e-5"), runs(values)).distance
+    assert found == pytest.approx(statistics.fmean(logarithms) / statistics.stdev(logarithms))
+    assert found > 3 > statistics.fmean(values) / statistics.stdev(values)
+
+
+def test_ratios_count_only_where_both_sides_are_positive():
+    values = [-0.01, 0.1, 1.0]
+    found = Replications(Relation("a > -0.02"), runs(values)).distance
+    assert found == pytest.approx((statistics.fmean(values) + 0.02) / statistics.stdev(values))
+    assert math.isnan(Relation("a > 1 or b > 1").margins({"a": -1, "b": 2}, ratio=True)[0])
 
 
 def test_runs_of_the_same_seeds_and_of_others_are_looked_at_apart():
