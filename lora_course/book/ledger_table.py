@@ -12,7 +12,7 @@ import yaml
 
 from .claim_box import ICONS
 from .claims import SOURCES, VERDICTS, load_claims
-from .replications import KINDS, judged, origins, replications
+from .replications import judged, origins, replications
 
 HISTORY = Path(__file__).with_name("history.yml")
 _REPLICATED = ("the same in every one", "held in every one", "not in every one", "none needed or recorded")
@@ -161,8 +161,8 @@ def replicated_html(root, up="../"):
                 f'<tr><th scope="row"><a href="{up}{page}.html">{page_name(page)}</a></th>'
                 f'<td data-label="Replications">{runs}</td><td data-label="Checked results">{len(mine)}</td>'
                 f'<td data-label="Held in every one">{held}</td>'
-                f'<td data-label="Recorded">{origin["date"]}, commit {escape(origin["commit"])}, torch '
-                f"{escape(origin['torch'])}, numpy {escape(origin['numpy'])}, {escape(origin['processor'])}</td>"
+                f'<td data-label="Recorded">{origin["date"]}, commit {escape(origin["commit"])}, '
+                f"{escape(origin['processor'])}</td>"
                 f'<td data-label="Minutes">{origin["seconds"] / 60:.0f}</td></tr>',
             )
         )
@@ -172,14 +172,12 @@ def replicated_html(root, up="../"):
     rows = []
     for j in found[:10]:
         place = f"#claim-{j.check}" if re.fullmatch(r"S\d-\w+", j.check) else ""
-        counts = (
-            f"{h} of {n} with {words}" for words, (h, n) in ((w, j.replications.count(k)) for k, w in KINDS.items())
-        )
+        (all_held, runs), (seeds_held, seeds) = j.replications.count(), j.replications.count("seeds")
         rows.append(
             f'<tr><th scope="row"><a href="{up}{j.page}.html{place}">{page_name(j.page)}, {escape(j.check)}</a></th>'
             f'<td data-label="What is said">{escape(j.says)}</td>'
             f'<td data-label="Checked"><code>{escape(j.relation)}</code></td>'
-            f'<td data-label="Held">{", ".join(counts)}</td>'
+            f'<td data-label="Held">{all_held} of {runs}; other seeds {seeds_held} of {seeds}</td>'
             f'<td data-label="Spreads to the bound">{j.replications.distance:.1f}</td></tr>'
         )
     head = ["place", "what is said", "checked", "held", "spreads to the bound"]
