@@ -78,6 +78,12 @@ class Stripped(ast.NodeTransformer):
         """An assert computes nothing."""
         return ast.Pass()
 
+    def visit_Expr(self, node):
+        """A printed line computes nothing."""
+        self.generic_visit(node)
+        printed = isinstance(node.value, ast.Call) and getattr(node.value.func, "id", "") == "print"
+        return ast.Pass() if printed else node
+
     def visit_Call(self, node):
         """Of observed(sentence, relation, name=value) the values stay."""
         self.generic_visit(node)
